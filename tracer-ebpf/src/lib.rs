@@ -1,0 +1,1 @@
+//! The kernel programs of tracer and the records they emit.

@@ -1,0 +1,2 @@
+//! Links the library into one BPF object.
+fn main() {}

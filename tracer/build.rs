@@ -1,0 +1,2 @@
+//! Compiles tracer-ebpf.
+fn main() {}

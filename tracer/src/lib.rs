@@ -1,0 +1,1 @@
+//! Shows where DNS queries and service connections stall on a Kubernetes node.
