@@ -1,0 +1,188 @@
+//! What user space tells the programs before load: what is wanted, and where members lie.
+//!
+//! Both live in `.rodata`, frozen before load, so the verifier knows every value and drops the
+//! branches that cannot be taken.
+
+/// How many DNS ports can be watched at once.
+pub const DNS_PORTS: usize = 4;
+
+/// Bytes of `struct sk_buff` that are read in one go, from [`Offsets::skb_window`] on. All members
+/// but `dev` and `sk`, which only wanted packets need, lie within; the BPF stack has no room for
+/// the whole struct.
+pub const SKB_WINDOW: usize = 128;
+
+/// Index of each program in the loss counters.
+pub mod program {
+    /// `net:net_dev_queue`
+    pub const NET_DEV_QUEUE: u32 = 0;
+    /// `net:netif_receive_skb`
+    pub const NETIF_RECEIVE_SKB: u32 = 1;
+    /// `skb:kfree_skb`
+    pub const KFREE_SKB: u32 = 2;
+    /// `sock:inet_sock_set_state`
+    pub const INET_SOCK_SET_STATE: u32 = 3;
+    /// `tcp:tcp_retransmit_skb`
+    pub const TCP_RETRANSMIT_SKB: u32 = 4;
+    /// How many there are.
+    pub const COUNT: u32 = 5;
+}
+
+abi! {
+    /// What is wanted.
+    pub struct Config {
+        /// Ports whose UDP and TCP payload is captured, network order; 0 is unused.
+        pub dns_ports: [[u8; 2]; DNS_PORTS],
+        /// 1 when TCP connections and UDP flows of other ports are wanted.
+        pub connections: u8,
+        /// 1 when the `VIPS` map holds prefixes.
+        pub vips: u8,
+        /// 1 when the second argument of `kfree_skb` is followed by a drop reason (Linux 5.17).
+        pub drop_reason: u8,
+        /// Zero.
+        pub pad: u8,
+        /// Bytes in the ring at which the reader is woken before its timer.
+        pub wake_at: u32,
+    }
+}
+
+abi! {
+    /// What a program lost, by cause.
+    pub struct Lost {
+        /// Records for which the ring buffer had no room.
+        pub ring_full: u64,
+        /// Packets whose headers could not be read.
+        pub unreadable: u64,
+    }
+}
+
+abi! {
+    /// Byte offsets of kernel struct members, from BTF. `u16::MAX` means the kernel has none.
+    pub struct Offsets {
+        /// Where the window into `sk_buff` begins, a multiple of eight.
+        pub skb_window: u16,
+        /// `sk_buff.dev`
+        pub skb_dev: u16,
+        /// `sk_buff.sk`
+        pub skb_sk: u16,
+        /// `sk_buff._nfct`
+        pub skb_nfct: u16,
+        /// `sk_buff.len`
+        pub skb_len: u16,
+        /// `sk_buff.data_len`
+        pub skb_data_len: u16,
+        /// `sk_buff.protocol`
+        pub skb_protocol: u16,
+        /// `sk_buff.network_header`
+        pub skb_network_header: u16,
+        /// `sk_buff.head`
+        pub skb_head: u16,
+        /// `sk_buff.data`
+        pub skb_data: u16,
+        /// `net_device.ifindex`
+        pub dev_ifindex: u16,
+        /// `net_device.nd_net`
+        pub dev_net: u16,
+        /// `net.ns.inum`
+        pub net_inum: u16,
+        /// `sock.__sk_common.skc_family`
+        pub sk_family: u16,
+        /// `sock.__sk_common.skc_state`
+        pub sk_state: u16,
+        /// `sock.__sk_common.skc_net`
+        pub sk_net: u16,
+        /// `sock.__sk_common.skc_daddr`
+        pub sk_daddr: u16,
+        /// `sock.__sk_common.skc_rcv_saddr`
+        pub sk_rcv_saddr: u16,
+        /// `sock.__sk_common.skc_v6_daddr`
+        pub sk_v6_daddr: u16,
+        /// `sock.__sk_common.skc_v6_rcv_saddr`
+        pub sk_v6_rcv_saddr: u16,
+        /// `sock.__sk_common.skc_dport`
+        pub sk_dport: u16,
+        /// `sock.__sk_common.skc_num`
+        pub sk_num: u16,
+        /// `sock.sk_protocol`
+        pub sk_protocol: u16,
+        /// `sock.sk_cgrp_data` (its first word: the cgroup)
+        pub sk_cgroup: u16,
+        /// `cgroup.kn`
+        pub cgroup_kn: u16,
+        /// `kernfs_node.id`
+        pub kn_id: u16,
+        /// `nf_conn.tuplehash`
+        pub ct_tuplehash: u16,
+        /// `nf_conn.zone.id`
+        pub ct_zone: u16,
+        /// `nf_conntrack_tuple_hash.tuple`
+        pub hash_tuple: u16,
+        /// `nf_conntrack_tuple.src.u3`
+        pub tuple_saddr: u16,
+        /// `nf_conntrack_tuple.src.u`
+        pub tuple_sport: u16,
+        /// `nf_conntrack_tuple.src.l3num`
+        pub tuple_family: u16,
+        /// `nf_conntrack_tuple.dst.u3`
+        pub tuple_daddr: u16,
+        /// `nf_conntrack_tuple.dst.u`
+        pub tuple_dport: u16,
+        /// `nf_conntrack_tuple.dst.protonum`
+        pub tuple_protocol: u16,
+    }
+}
+
+/// An offset the running kernel has no member for.
+pub const ABSENT: u16 = u16::MAX;
+
+impl Config {
+    /// Nothing is wanted.
+    pub const NONE: Self = Self {
+        dns_ports: [[0; 2]; DNS_PORTS],
+        connections: 0,
+        vips: 0,
+        drop_reason: 0,
+        pad: 0,
+        wake_at: 0,
+    };
+}
+
+impl Offsets {
+    /// Nothing is known.
+    pub const NONE: Self = Self {
+        skb_window: ABSENT,
+        skb_dev: ABSENT,
+        skb_sk: ABSENT,
+        skb_nfct: ABSENT,
+        skb_len: ABSENT,
+        skb_data_len: ABSENT,
+        skb_protocol: ABSENT,
+        skb_network_header: ABSENT,
+        skb_head: ABSENT,
+        skb_data: ABSENT,
+        dev_ifindex: ABSENT,
+        dev_net: ABSENT,
+        net_inum: ABSENT,
+        sk_family: ABSENT,
+        sk_state: ABSENT,
+        sk_net: ABSENT,
+        sk_daddr: ABSENT,
+        sk_rcv_saddr: ABSENT,
+        sk_v6_daddr: ABSENT,
+        sk_v6_rcv_saddr: ABSENT,
+        sk_dport: ABSENT,
+        sk_num: ABSENT,
+        sk_protocol: ABSENT,
+        sk_cgroup: ABSENT,
+        cgroup_kn: ABSENT,
+        kn_id: ABSENT,
+        ct_tuplehash: ABSENT,
+        ct_zone: ABSENT,
+        hash_tuple: ABSENT,
+        tuple_saddr: ABSENT,
+        tuple_sport: ABSENT,
+        tuple_family: ABSENT,
+        tuple_daddr: ABSENT,
+        tuple_dport: ABSENT,
+        tuple_protocol: ABSENT,
+    };
+}

@@ -1,0 +1,80 @@
+//! The way in and the way out: load-time constants, the ring buffer, and what each program lost.
+//!
+//! Records are submitted without a wake-up, which costs ten times the record; the reader comes
+//! by timer, and is woken early only when the ring fills to `Config::wake_at` bytes.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
+};
+
+use crate::config::{Config, Lost, Offsets, program};
+
+/// What is wanted; overwritten by the loader.
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::NONE;
+
+/// Where kernel members lie; overwritten by the loader.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::NONE;
+
+/// One member of [`CONFIG`], without letting the compiler fold the placeholder.
+macro_rules! config {
+    ($($field:tt)+) => {
+        // SAFETY: a static is valid for reads.
+        unsafe { core::ptr::read_volatile(&raw const $crate::output::CONFIG.$($field)+) }
+    };
+}
+
+/// One member of [`OFFSETS`], likewise.
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: a static is valid for reads.
+        unsafe { core::ptr::read_volatile(&raw const $crate::output::OFFSETS.$field) }
+    };
+}
+pub(crate) use {config, offset};
+
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+#[map]
+static LOST: PerCpuArray<Lost> = PerCpuArray::with_max_entries(program::COUNT, 0);
+
+/// Room for one record; `None`, counted for `program`, when the ring is full.
+#[inline(always)]
+pub(crate) fn reserve<T: 'static>(program: u32) -> Option<RingBufEntry<T>> {
+    let entry = RECORDS.reserve::<T>(0);
+    if entry.is_none() {
+        ring_full(program);
+    }
+    entry
+}
+
+/// Counts a record for which there was no room.
+#[inline(always)]
+pub(crate) fn ring_full(program: u32) {
+    count(program, |lost| lost.ring_full += 1);
+}
+
+/// Hands a filled record to the reader.
+#[inline(always)]
+pub(crate) fn submit<T>(entry: RingBufEntry<T>) {
+    let full = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) >= u64::from(config!(wake_at));
+    entry.submit(u64::from(if full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+}
+
+/// Counts a packet of which not even the headers could be read.
+#[inline(always)]
+pub(crate) fn unreadable(program: u32) {
+    count(program, |lost| lost.unreadable += 1);
+}
+
+#[inline(always)]
+fn count(program: u32, add: impl FnOnce(&mut Lost)) {
+    if let Some(lost) = LOST.get_ptr_mut(program) {
+        // SAFETY: the map hands out this CPU's own element.
+        add(unsafe { &mut *lost });
+    }
+}

@@ -1,0 +1,376 @@
+//! One packet at one place: whether it is wanted, and the record of it. Serves the programs
+//! in `device` and `drop`; attaches to nothing itself.
+
+use core::{ffi::c_void, hint::black_box};
+
+use aya_ebpf::{
+    bindings::BPF_F_CURRENT_CPU,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
+    macros::map,
+    maps::{LpmTrie, LruHashMap, PerCpuArray, PerfEventByteArray, lpm_trie::Key},
+};
+
+use crate::{
+    config::{ABSENT, DNS_PORTS, program},
+    output::{self, config, offset},
+    record::{CAPTURE_LIMIT, Packet, TUPLE_HASH, TUPLE_HASHES, kind, mark, place},
+    skb::{self, Headers, ICMP, ICMPV6, Skb, TCP, UDP},
+};
+
+/// Where a packet was seen, and by which program.
+pub(crate) struct Seen {
+    /// Index of the program in the loss counters.
+    pub(crate) program: u32,
+    /// One of `record::place`.
+    pub(crate) place: u8,
+    /// Drops only.
+    pub(crate) reason: u32,
+    /// Drops only.
+    pub(crate) location: u64,
+}
+
+/// A flow at one device: what is remembered of it is that its first data is still to come
+/// (TCP), or has been (UDP).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FlowHere {
+    addresses: [u8; 32],
+    ports: [u8; 4],
+    dev: [u8; 8],
+    place: u32,
+}
+
+#[map]
+static TCP_SILENT: LruHashMap<FlowHere, u8> = LruHashMap::with_max_entries(16384, 0);
+
+#[map]
+static UDP_SEEN: LruHashMap<FlowHere, u8> = LruHashMap::with_max_entries(16384, 0);
+
+/// Prefixes of service addresses, v4-mapped; filled by user space, watched by `Config::vips`.
+#[map]
+static VIPS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65536, 0);
+
+/// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
+#[map]
+static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// Where such a record is put together, an element for each program.
+#[map]
+static SCRATCH: PerCpuArray<Packet> = PerCpuArray::with_max_entries(program::COUNT, 0);
+
+/// RFC 9293, section 3.1.
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+
+/// How much of a wanted packet's payload is captured.
+enum Wanted {
+    No,
+    Headers,
+    Payload,
+}
+
+/// Emits the packet if it is wanted. `argument` is the tracepoint's own skb pointer where the
+/// program may hand it to helpers (BTF tracepoints), null elsewhere.
+#[inline(always)]
+pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: &Headers, argument: *mut c_void) {
+    match wanted(seen, skb, headers) {
+        Wanted::No => {}
+        Wanted::Headers => emit::<0>(seen, skb, headers, 0),
+        Wanted::Payload => {
+            let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
+            let start = headers.ip + u64::from(headers.payload_offset);
+            if !argument.is_null() && skb::linear_from(skb, start) < len {
+                emit_paged(seen, skb, headers, argument);
+            } else if len == 0 {
+                emit::<0>(seen, skb, headers, 0);
+            } else if len < 64 {
+                emit::<64>(seen, skb, headers, len);
+            } else if len < 256 {
+                emit::<256>(seen, skb, headers, len);
+            } else if len < 1024 {
+                emit::<1024>(seen, skb, headers, len);
+            } else {
+                emit::<4096>(seen, skb, headers, len);
+            }
+        }
+    }
+}
+
+/// Wanted are, in this order:
+/// 1. later fragments of UDP, which have no ports to judge by, as headers
+/// 2. anything with data, a handshake or an end on a DNS port, with payload
+/// 3. ICMP errors, with the packet they quote
+/// 4. of other TCP: handshakes, ends, first data each way, and any drop
+/// 5. of other UDP: the first packet of a flow that is translated, or goes to a service address
+#[inline(always)]
+fn wanted(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
+    let dropped = seen.place == place::DROPPED;
+    if headers.marks & mark::LATER_FRAGMENT != 0 {
+        return if headers.protocol == UDP { Wanted::Headers } else { Wanted::No };
+    }
+    match headers.protocol {
+        UDP if on_dns_port(headers) => Wanted::Payload,
+        UDP if config!(connections) != 0 => first_of_udp_flow(seen, skb, headers),
+        TCP => {
+            let edge = headers.tcp_flags & (SYN | FIN | RST) != 0;
+            if on_dns_port(headers) {
+                let wanted = edge || headers.payload_len > 0;
+                if wanted { Wanted::Payload } else { Wanted::No }
+            } else if config!(connections) == 0 {
+                Wanted::No
+            } else if edge || dropped {
+                if headers.tcp_flags & SYN != 0 && !dropped {
+                    let _ = TCP_SILENT.insert(&flow_here(seen, skb, headers), &1, 0);
+                }
+                Wanted::Headers
+            } else if headers.payload_len > 0
+                && TCP_SILENT.remove(&flow_here(seen, skb, headers)).is_ok()
+            {
+                Wanted::Headers
+            } else {
+                Wanted::No
+            }
+        }
+        // Destination unreachable, time exceeded, parameter problem (RFC 792).
+        ICMP if matches!(headers.sport[0], 3 | 11 | 12) => Wanted::Payload,
+        // Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443).
+        ICMPV6 if matches!(headers.sport[0], 1..=4) => Wanted::Payload,
+        _ => Wanted::No,
+    }
+}
+
+#[inline(always)]
+fn on_dns_port(headers: &Headers) -> bool {
+    let mut found = false;
+    let mut index = 0;
+    while index < DNS_PORTS {
+        let port = config!(dns_ports[index]);
+        found |= port != [0, 0] && (port == headers.dport || port == headers.sport);
+        index += 1;
+    }
+    found
+}
+
+#[inline(always)]
+fn first_of_udp_flow(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
+    let key = flow_here(seen, skb, headers);
+    let conntrack = skb.conntrack();
+    let service = (conntrack != 0 && translated(conntrack)) || (config!(vips) != 0 && is_vip(&key));
+    // SAFETY: the value is only tested for presence.
+    if !service || unsafe { UDP_SEEN.get(&key) }.is_some() {
+        return Wanted::No;
+    }
+    let _ = UDP_SEEN.insert(&key, &1, 0);
+    Wanted::Headers
+}
+
+#[inline(always)]
+fn is_vip(key: &FlowHere) -> bool {
+    let mut daddr = [0; 16];
+    daddr.copy_from_slice(&key.addresses[16..]);
+    VIPS.get(&Key::new(128, daddr)).is_some()
+}
+
+/// Original destination ≠ reply source: true in every proxy mode, unlike the status bits,
+/// which IPVS does not set.
+#[inline(always)]
+fn translated(conntrack: u64) -> bool {
+    let original = conntrack + u64::from(offset!(ct_tuplehash)) + u64::from(offset!(hash_tuple));
+    let reply = original + TUPLE_HASH as u64;
+    let asked = skb::read::<[u64; 2]>(original + u64::from(offset!(tuple_daddr)));
+    let backend = skb::read::<[u64; 2]>(reply + u64::from(offset!(tuple_saddr)));
+    let asked_port = skb::read::<u16>(original + u64::from(offset!(tuple_dport)));
+    let backend_port = skb::read::<u16>(reply + u64::from(offset!(tuple_sport)));
+    asked != backend || asked_port != backend_port
+}
+
+#[inline(always)]
+fn flow_here(seen: &Seen, skb: &Skb, headers: &Headers) -> FlowHere {
+    let mut addresses = [0; 32];
+    let (saddr, daddr) = addresses.split_at_mut(16);
+    copy_addresses(headers, saddr.as_mut_ptr(), daddr.as_mut_ptr());
+    FlowHere {
+        addresses,
+        ports: [headers.sport[0], headers.sport[1], headers.dport[0], headers.dport[1]],
+        dev: skb.dev().to_ne_bytes(),
+        place: u32::from(seen.place),
+    }
+}
+
+/// Writes both addresses, IPv4 ones v4-mapped.
+#[inline(always)]
+fn copy_addresses(headers: &Headers, saddr: *mut u8, daddr: *mut u8) {
+    if headers.v6 {
+        skb::copy(saddr, 16, headers.ip + 8);
+        skb::copy(daddr, 16, headers.ip + 24);
+    } else {
+        for address in [saddr, daddr] {
+            // SAFETY: both callers pass sixteen bytes, aligned to four at least.
+            unsafe {
+                address.cast::<u32>().write(0);
+                address.cast::<u32>().add(1).write(0);
+                address.cast::<u32>().add(2).write(0xffff_0000_u32.to_le());
+            }
+        }
+        // SAFETY: as above.
+        unsafe {
+            skb::copy(saddr.add(12), 4, headers.ip + 12);
+            skb::copy(daddr.add(12), 4, headers.ip + 16);
+        }
+    }
+}
+
+/// A packet record with room for `N` bytes of payload.
+#[repr(C)]
+struct Record<const N: usize> {
+    packet: Packet,
+    payload: [u8; N],
+}
+
+/// `N` is a power of two, and more than `len`.
+#[inline(always)]
+fn emit<const N: usize>(seen: &Seen, skb: &Skb, headers: &Headers, len: u32) {
+    let Some(mut entry) = output::reserve::<Record<N>>(seen.program) else {
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points to reserved memory of the record's size; fields are written
+    // through raw pointers, so nothing uninitialised is read.
+    let (packet, payload) = unsafe { (&raw mut (*record).packet, &raw mut (*record).payload) };
+    fill(packet, seen, skb, headers);
+    let from = headers.ip + u64::from(headers.payload_offset);
+    let mut captured = 0;
+    if N > 0 {
+        let linear = len.min(skb::linear_from(skb, from));
+        // The mask is for the verifier, which does not know what the compiler does.
+        captured = black_box(linear) & (N as u32 - 1);
+        if captured > 0 && !skb::copy(payload.cast(), captured, from) {
+            captured = 0;
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        (*packet).captured = captured;
+        (*packet).skip = 0;
+        (*packet).marks = headers.marks | if captured < len { mark::UNREADABLE } else { 0 };
+    }
+    output::submit(entry);
+}
+
+/// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
+/// the kernel itself copies it, from the packet's first byte on (`bpf_skb_output`, Linux 5.5).
+#[inline(always)]
+fn emit_paged(seen: &Seen, skb: &Skb, headers: &Headers, argument: *mut c_void) {
+    let Some(packet) = SCRATCH.get_ptr_mut(seen.program) else {
+        return;
+    };
+    fill(packet, seen, skb, headers);
+    let start = headers.ip + u64::from(headers.payload_offset);
+    let skip = start.wrapping_sub(skb.data()) as u32;
+    let wanted = skip + headers.payload_len;
+    let len = wanted.min(skb.len()).min(CAPTURE_LIMIT as u32);
+    // SAFETY: `packet` is this CPU's own element; both tracepoints that come here run with
+    // softirqs off, so the program cannot meet itself there. The map is a static.
+    let result = unsafe {
+        (*packet).captured = len;
+        (*packet).skip = skip as u16;
+        (*packet).marks = headers.marks;
+        generated::bpf_skb_output(
+            argument,
+            (&raw const PAGED).cast_mut().cast(),
+            u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU),
+            packet.cast(),
+            size_of::<Packet>() as u64,
+        )
+    };
+    if result != 0 {
+        output::ring_full(seen.program);
+    }
+}
+
+#[inline(always)]
+fn fill(packet: *mut Packet, seen: &Seen, skb: &Skb, headers: &Headers) {
+    // SAFETY: `packet` is reserved ring memory of the record's size.
+    unsafe {
+        (*packet).kind = kind::PACKET;
+        (*packet).ktime_ns = bpf_ktime_get_ns();
+        (*packet).skb = skb.address();
+        (*packet).location = seen.location;
+        (*packet).reason = seen.reason;
+        (*packet).place = seen.place;
+        (*packet).seq = headers.seq;
+        (*packet).ack = headers.ack;
+        (*packet).payload_len = headers.payload_len;
+        (*packet).sport = headers.sport;
+        (*packet).dport = headers.dport;
+        (*packet).protocol = headers.protocol;
+        (*packet).tcp_flags = headers.tcp_flags;
+        copy_addresses(
+            headers,
+            (&raw mut (*packet).saddr).cast(),
+            (&raw mut (*packet).daddr).cast(),
+        );
+    }
+    fill_conntrack(packet, skb.conntrack());
+    fill_place(packet, seen, skb);
+}
+
+#[inline(always)]
+fn fill_conntrack(packet: *mut Packet, conntrack: u64) {
+    // SAFETY: as in `fill`.
+    unsafe {
+        (*packet).conntrack = conntrack;
+        (*packet).zone = 0;
+        if conntrack != 0 {
+            let tuples = (&raw mut (*packet).tuples).cast();
+            skb::copy(tuples, TUPLE_HASHES as u32, conntrack + u64::from(offset!(ct_tuplehash)));
+            if offset!(ct_zone) != ABSENT {
+                let zone = conntrack + u64::from(offset!(ct_zone));
+                (*packet).zone = skb::read(zone).unwrap_or(0);
+            }
+        }
+    }
+}
+
+/// Device and namespace, and the sender where it is known: while a packet is in its socket's own
+/// namespace and on its way out, the current task is the sender. A request or time-wait socket
+/// is not a full socket and has no cgroup (`sk_fullsock`, include/net/sock.h).
+#[inline(always)]
+fn fill_place(packet: *mut Packet, seen: &Seen, skb: &Skb) {
+    const TIME_WAIT: u8 = 6;
+    const NEW_SYN_RECV: u8 = 12;
+    let dev = skb.dev();
+    let sock = skb.sock();
+    let mut netns = (0, 0);
+    let mut ifindex = 0;
+    if dev != 0 {
+        netns = skb::netns(dev + u64::from(offset!(dev_net)));
+        ifindex = skb::read(dev + u64::from(offset!(dev_ifindex))).unwrap_or(0);
+    }
+    let mut owner = 0;
+    let mut full = false;
+    if sock != 0 && seen.place != place::RECEIVED {
+        let home = skb::netns(sock + u64::from(offset!(sk_net)));
+        if dev == 0 {
+            netns = home;
+        }
+        if home.0 == netns.0 {
+            owner = sock;
+            let state = skb::read::<u8>(sock + u64::from(offset!(sk_state))).unwrap_or(0);
+            full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+        }
+    }
+    // SAFETY: as in `fill`.
+    unsafe {
+        (*packet).netns = netns.1;
+        (*packet).ifindex = ifindex;
+        (*packet).sock = owner;
+        (*packet).cgroup = if full { skb::cgroup(sock) } else { 0 };
+        (*packet).pid = 0;
+        if full {
+            (*packet).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            generated::bpf_get_current_comm((&raw mut (*packet).comm).cast(), 16);
+        }
+    }
+}

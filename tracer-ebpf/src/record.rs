@@ -1,0 +1,146 @@
+//! The records that the kernel programs emit. Every record begins with its [`Kind`].
+//!
+//! Addresses and ports are in network byte order as they stood on the wire; IPv4 addresses are
+//! v4-mapped (RFC 4291, section 2.5.5.2). Integers otherwise are in the machine's order.
+
+/// What a record is: its first four bytes.
+pub mod kind {
+    /// A [`Packet`](super::Packet), followed by `captured` bytes of payload.
+    pub const PACKET: u32 = 1;
+    /// A [`Socket`](super::Socket).
+    pub const SOCKET: u32 = 2;
+}
+
+/// Where a packet was seen: [`Packet::place`].
+pub mod place {
+    /// Handed to a device for transmission (`net:net_dev_queue`).
+    pub const QUEUED: u8 = 1;
+    /// Taken from a device (`net:netif_receive_skb`).
+    pub const RECEIVED: u8 = 2;
+    /// Freed before delivery (`skb:kfree_skb`).
+    pub const DROPPED: u8 = 3;
+}
+
+/// What happened to a socket: [`Socket::event`].
+pub mod event {
+    /// `connect` was called: the socket entered `TCP_SYN_SENT`.
+    pub const CONNECTING: u8 = 1;
+    /// The handshake of a connecting socket ended; `state` tells how.
+    pub const CONNECTED: u8 = 2;
+    /// A segment was sent again (`tcp:tcp_retransmit_skb`).
+    pub const RETRANSMITTED: u8 = 3;
+}
+
+/// Bits of [`Packet::marks`].
+pub mod mark {
+    /// A fragment that is not the first: it has no ports.
+    pub const LATER_FRAGMENT: u8 = 1;
+    /// The first of several fragments: its payload goes on elsewhere.
+    pub const FIRST_FRAGMENT: u8 = 2;
+    /// Part of the payload lay where the kernel program could not read it.
+    pub const UNREADABLE: u8 = 4;
+}
+
+/// Bytes of the kernel's two `struct nf_conntrack_tuple_hash` of a connection, original first
+/// (`include/net/netfilter/nf_conntrack_tuple.h`).
+pub const TUPLE_HASHES: usize = 2 * TUPLE_HASH;
+/// Bytes of one `struct nf_conntrack_tuple_hash`.
+pub const TUPLE_HASH: usize = 56;
+
+/// Most bytes that follow one packet record; one less than a power of two, for the verifier.
+pub const CAPTURE_LIMIT: usize = 4095;
+
+abi! {
+    /// One packet seen at one place.
+    pub struct Packet {
+        /// [`kind::PACKET`].
+        pub kind: u32,
+        /// Bytes that follow this record, at most [`CAPTURE_LIMIT`].
+        pub captured: u32,
+        /// Nanoseconds since boot, suspend excluded (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// Address of the `struct sk_buff`, an identity only.
+        pub skb: u64,
+        /// Address of the sending `struct sock`; 0 where no local socket owns the packet here.
+        pub sock: u64,
+        /// Cgroup v2 id of that socket; 0 when not known.
+        pub cgroup: u64,
+        /// Address of the packet's `struct nf_conn`; 0 when it has none, then `tuples` is void.
+        pub conntrack: u64,
+        /// Address of the code that freed the packet; 0 elsewhere than [`place::DROPPED`].
+        pub location: u64,
+        /// The connection's tuples as the kernel holds them.
+        pub tuples: [u8; TUPLE_HASHES],
+        /// Name of the sending thread; void when `pid` is 0.
+        pub comm: [u8; 16],
+        /// Source address.
+        pub saddr: [u8; 16],
+        /// Destination address.
+        pub daddr: [u8; 16],
+        /// `enum skb_drop_reason`; 0 elsewhere than [`place::DROPPED`] and before Linux 5.17.
+        pub reason: u32,
+        /// Inode of the device's network namespace; 0 when not known.
+        pub netns: u32,
+        /// Index of the device within that namespace; 0 when not known.
+        pub ifindex: u32,
+        /// Process that is sending the packet (tgid); 0 where the current task is not the sender.
+        pub pid: u32,
+        /// TCP sequence number, host order.
+        pub seq: u32,
+        /// TCP acknowledgement number, host order.
+        pub ack: u32,
+        /// Bytes of transport payload in the packet, captured or not.
+        pub payload_len: u32,
+        /// Source port, network order; for ICMP, type and code.
+        pub sport: [u8; 2],
+        /// Destination port, network order.
+        pub dport: [u8; 2],
+        /// Conntrack zone of the original direction.
+        pub zone: u16,
+        /// IP protocol number of the transport (IANA).
+        pub protocol: u8,
+        /// TCP flags (RFC 9293, section 3.1).
+        pub tcp_flags: u8,
+        /// One of [`place`].
+        pub place: u8,
+        /// Bits of [`mark`].
+        pub marks: u8,
+        /// How many of the bytes that follow come before the transport's payload: 0 where the
+        /// payload alone was copied, the headers' length where the whole packet was.
+        pub skip: u16,
+    }
+}
+
+abi! {
+    /// Something that happened to a TCP socket.
+    pub struct Socket {
+        /// [`kind::SOCKET`].
+        pub kind: u32,
+        /// Inode of the socket's network namespace.
+        pub netns: u32,
+        /// Nanoseconds since boot (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// Address of the `struct sock`, an identity only.
+        pub sock: u64,
+        /// Cgroup v2 id of the socket; 0 when not known.
+        pub cgroup: u64,
+        /// Name of the current thread; the connecting one for [`event::CONNECTING`] only.
+        pub comm: [u8; 16],
+        /// Local address.
+        pub saddr: [u8; 16],
+        /// Remote address.
+        pub daddr: [u8; 16],
+        /// Process (tgid) for [`event::CONNECTING`]; 0 otherwise.
+        pub pid: u32,
+        /// Local port, network order; 0 before it is chosen.
+        pub sport: [u8; 2],
+        /// Remote port, network order.
+        pub dport: [u8; 2],
+        /// One of [`event`].
+        pub event: u8,
+        /// `enum tcp_state` entered (include/net/tcp_states.h); 0 for [`event::RETRANSMITTED`].
+        pub state: u8,
+        /// Zero.
+        pub pad: [u8; 6],
+    }
+}

@@ -1,0 +1,297 @@
+//! Reading kernel memory: `struct sk_buff` and what hangs off it, IP and transport headers.
+//!
+//! The only user of `Offsets`. Every address is read through `bpf_probe_read_kernel`, which
+//! fails rather than faults, so nothing here can harm the kernel.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
+
+use crate::{
+    config::{ABSENT, SKB_WINDOW},
+    output::offset,
+    record::mark,
+};
+
+/// `ETH_P_*`, include/uapi/linux/if_ether.h, as they stand in memory.
+const IPV4: u16 = 0x0800_u16.to_be();
+const IPV6: u16 = 0x86dd_u16.to_be();
+const VLAN: u16 = 0x8100_u16.to_be();
+const QINQ: u16 = 0x88a8_u16.to_be();
+
+/// IANA protocol numbers.
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
+
+/// Most IPv6 extension headers followed (RFC 8200, section 4.1 names six).
+const EXTENSIONS: u32 = 6;
+
+/// Reads a `T` of kernel memory.
+#[inline(always)]
+pub(crate) fn read<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Reads `len` bytes of kernel memory to `to`. The caller has room for them there.
+#[inline(always)]
+pub(crate) fn copy(to: *mut u8, len: u32, from: u64) -> bool {
+    // SAFETY: the verifier proves the room at `to`; the helper checks `from`.
+    unsafe { generated::bpf_probe_read_kernel(to.cast(), len, from as *const _) == 0 }
+}
+
+/// The part of a `struct sk_buff` that every packet is judged by, copied in one go.
+pub(crate) struct Skb {
+    address: u64,
+    window: MaybeUninit<[u64; SKB_WINDOW / 8]>,
+}
+
+macro_rules! member {
+    ($name:ident: $type:ty = $offset:ident) => {
+        #[inline(always)]
+        pub(crate) fn $name(&self) -> $type {
+            let at = usize::from(offset!($offset).wrapping_sub(offset!(skb_window)));
+            // SAFETY: the loader refuses offsets that do not lie within the window, aligned.
+            unsafe { *self.window.as_ptr().cast::<u8>().add(at).cast::<$type>() }
+        }
+    };
+}
+
+impl Skb {
+    /// Copies the window of the skb at `address`.
+    #[inline(always)]
+    pub(crate) fn read(address: u64) -> Option<Self> {
+        let mut skb = Self { address, window: MaybeUninit::uninit() };
+        let from = address + u64::from(offset!(skb_window));
+        copy(skb.window.as_mut_ptr().cast(), SKB_WINDOW as u32, from).then_some(skb)
+    }
+
+    member!(nfct: u64 = skb_nfct);
+    member!(len: u32 = skb_len);
+    member!(data_len: u32 = skb_data_len);
+    member!(protocol: u16 = skb_protocol);
+    member!(network_offset: u16 = skb_network_header);
+    member!(head: u64 = skb_head);
+    member!(data: u64 = skb_data);
+
+    #[inline(always)]
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Address of the `struct net_device`, 0 when there is none yet.
+    #[inline(always)]
+    pub(crate) fn dev(&self) -> u64 {
+        read(self.address + u64::from(offset!(skb_dev))).unwrap_or(0)
+    }
+
+    /// Address of the owning `struct sock`, 0 when there is none.
+    #[inline(always)]
+    pub(crate) fn sock(&self) -> u64 {
+        read(self.address + u64::from(offset!(skb_sk))).unwrap_or(0)
+    }
+
+    /// Address of the packet's `struct nf_conn`, 0 when it has none.
+    #[inline(always)]
+    pub(crate) fn conntrack(&self) -> u64 {
+        if offset!(skb_nfct) == ABSENT || offset!(ct_tuplehash) == ABSENT {
+            return 0;
+        }
+        // The low three bits are `enum ip_conntrack_info` (NFCT_INFOMASK, linux/skbuff.h).
+        self.nfct() & !7
+    }
+
+    /// Network header of a packet given to a device, or freed.
+    #[inline(always)]
+    pub(crate) fn network_header(&self) -> u64 {
+        self.head() + u64::from(self.network_offset())
+    }
+}
+
+/// What the headers of a packet say, and where they are.
+pub(crate) struct Headers {
+    /// Address of the IP header.
+    pub(crate) ip: u64,
+    /// Bytes from the IP header to the transport's payload.
+    pub(crate) payload_offset: u32,
+    /// Bytes of transport payload.
+    pub(crate) payload_len: u32,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) sport: [u8; 2],
+    pub(crate) dport: [u8; 2],
+    pub(crate) protocol: u8,
+    pub(crate) tcp_flags: u8,
+    pub(crate) marks: u8,
+    pub(crate) v6: bool,
+}
+
+/// Why a packet is not looked at further.
+pub(crate) enum Skip {
+    /// It is of another protocol.
+    NotOurs,
+    /// Its headers could not be read.
+    Unreadable,
+}
+
+/// Whether `protocol` (`skb->protocol`) may carry IP; how many bytes of VLAN tags to pass over
+/// is found by [`headers`].
+#[inline(always)]
+pub(crate) fn may_carry_ip(protocol: u16) -> bool {
+    matches!(protocol, IPV4 | IPV6 | VLAN | QINQ)
+}
+
+/// Passes over VLAN tags left in the packet: each is a TCI and the next protocol (802.1Q).
+#[inline(always)]
+pub(crate) fn past_vlan(mut protocol: u16, mut at: u64) -> u64 {
+    for _ in 0..2 {
+        if protocol != VLAN && protocol != QINQ {
+            break;
+        }
+        protocol = read::<u16>(at + 2).unwrap_or(0);
+        at += 4;
+    }
+    at
+}
+
+/// Reads the headers of the IP packet at `ip`, of which `len` bytes are in the skb.
+#[inline(always)]
+pub(crate) fn headers(ip: u64, len: u32) -> Result<Headers, Skip> {
+    let bytes: [u8; 60] = read(ip).ok_or(Skip::Unreadable)?;
+    match bytes[0] >> 4 {
+        4 => v4(ip, len, &bytes),
+        6 => v6(ip, len, &bytes),
+        _ => Err(Skip::NotOurs),
+    }
+}
+
+/// RFC 791, section 3.1.
+#[inline(always)]
+fn v4(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+    let protocol = bytes[9];
+    if !matches!(protocol, UDP | TCP | ICMP) {
+        return Err(Skip::NotOurs);
+    }
+    let header = u32::from(bytes[0] & 0xf) * 4;
+    let total = u32::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    // Total length is 0 for a segment larger than 64 KiB (BIG TCP).
+    let len = if total == 0 || total > len { len } else { total };
+    let fragment = u16::from_be_bytes([bytes[6], bytes[7]]);
+    let marks = if fragment & 0x1fff != 0 {
+        mark::LATER_FRAGMENT
+    } else if fragment & 0x2000 != 0 {
+        mark::FIRST_FRAGMENT
+    } else {
+        0
+    };
+    let mut l4 = [0; 20];
+    if header == 20 {
+        l4.copy_from_slice(&bytes[20..40]);
+    } else {
+        l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
+    }
+    transport(ip, header, len, protocol, marks, false, &l4)
+}
+
+/// RFC 8200, sections 3 and 4.
+#[inline(always)]
+fn v6(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+    let mut next = bytes[6];
+    let payload = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+    let len = if payload == 0 || payload + 40 > len { len } else { payload + 40 };
+    if matches!(next, UDP | TCP | ICMPV6) {
+        let mut l4 = [0; 20];
+        l4.copy_from_slice(&bytes[40..60]);
+        return transport(ip, 40, len, next, 0, true, &l4);
+    }
+    let mut header = 40;
+    let mut marks = 0;
+    for _ in 0..EXTENSIONS {
+        let extension: [u8; 8] = match next {
+            // hop-by-hop, routing, fragment, authentication, destination options
+            0 | 43 | 44 | 51 | 60 => read(ip + u64::from(header)).ok_or(Skip::Unreadable)?,
+            _ => break,
+        };
+        header += match next {
+            44 => {
+                let fragment = u16::from_be_bytes([extension[2], extension[3]]);
+                if fragment & 0xfff8 != 0 {
+                    marks |= mark::LATER_FRAGMENT;
+                } else if fragment & 1 != 0 {
+                    marks |= mark::FIRST_FRAGMENT;
+                }
+                8
+            }
+            51 => (u32::from(extension[1]) + 2) * 4,
+            _ => (u32::from(extension[1]) + 1) * 8,
+        };
+        next = extension[0];
+    }
+    if !matches!(next, UDP | TCP | ICMPV6) {
+        return Err(Skip::NotOurs);
+    }
+    let l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
+    transport(ip, header, len, next, marks, true, &l4)
+}
+
+/// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
+#[inline(always)]
+fn transport(
+    ip: u64,
+    offset: u32,
+    len: u32,
+    protocol: u8,
+    marks: u8,
+    v6: bool,
+    l4: &[u8; 20],
+) -> Result<Headers, Skip> {
+    let tcp = protocol == TCP;
+    let header = if tcp { u32::from(l4[12] >> 4) * 4 } else { 8 };
+    let payload_offset = offset + header;
+    Ok(Headers {
+        ip,
+        payload_offset,
+        payload_len: len.saturating_sub(payload_offset),
+        seq: if tcp { u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]) } else { 0 },
+        ack: if tcp { u32::from_be_bytes([l4[8], l4[9], l4[10], l4[11]]) } else { 0 },
+        sport: [l4[0], l4[1]],
+        dport: [l4[2], l4[3]],
+        protocol,
+        tcp_flags: if tcp { l4[13] } else { 0 },
+        marks,
+        v6,
+    })
+}
+
+/// Inode of the network namespace at the `possible_net_t` at `address`, and the address itself.
+#[inline(always)]
+pub(crate) fn netns(address: u64) -> (u64, u32) {
+    let net = read::<u64>(address).unwrap_or(0);
+    let inode = read::<u32>(net + u64::from(offset!(net_inum))).unwrap_or(0);
+    (net, inode)
+}
+
+/// Cgroup v2 id of a full socket, 0 when not known.
+#[inline(always)]
+pub(crate) fn cgroup(sock: u64) -> u64 {
+    if offset!(sk_cgroup) == ABSENT {
+        return 0;
+    }
+    let group = read::<u64>(sock + u64::from(offset!(sk_cgroup))).unwrap_or(0);
+    // Before Linux 5.15 bit 0 says that the word holds something else (sock_cgroup_data.is_data).
+    if group == 0 || group & 1 == 1 {
+        return 0;
+    }
+    let node = read::<u64>(group + u64::from(offset!(cgroup_kn))).unwrap_or(0);
+    read::<u64>(node + u64::from(offset!(kn_id))).unwrap_or(0)
+}
+
+/// Bytes of the skb, from `at` on, that lie in its linear part.
+#[inline(always)]
+pub(crate) fn linear_from(skb: &Skb, at: u64) -> u32 {
+    let linear = skb.len().saturating_sub(skb.data_len());
+    let end = skb.data() + u64::from(linear);
+    if end > at { (end - at) as u32 } else { 0 }
+}

@@ -1,0 +1,278 @@
+//! From the embedded object to attached programs: privileges looked at first, constants handed
+//! over, each probe attached on its own so that one refusal does not cost the others.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    os::fd::AsFd as _,
+    os::fd::AsRawFd as _,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{LpmTrie, PerCpuArray, lpm_trie::Key},
+    programs::{BtfTracePoint, RawTracePoint},
+};
+use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets};
+
+use super::{Error, Stream, btf::Btf, offsets};
+use crate::{
+    model::Losses,
+    probes::{self, Decoder, Probe},
+};
+
+/// The object that build.rs compiled; empty when built with `TRACER_EBPF=skip`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
+
+/// What is wanted of the kernel side.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Ports whose payload is captured; at most [`DNS_PORTS`], the rest is passed over.
+    pub dns_ports: Vec<u16>,
+    /// Whether connections and flows of other ports are wanted.
+    pub connections: bool,
+    /// Prefixes known to be service addresses, as address and length in bits.
+    pub vips: Vec<(IpAddr, u8)>,
+    /// Bytes of the ring buffer, a power of two of at least 4096.
+    pub ring_bytes: u32,
+    /// Whether the programs log.
+    pub log: bool,
+}
+
+/// Whether a probe works, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It does.
+    Attached {
+        /// It can have the kernel copy payload out of page fragments.
+        paged: bool,
+    },
+    /// The kernel has no such tracepoint.
+    NotInKernel,
+    /// The kernel refused it, with these words.
+    Refused(String),
+}
+
+/// A probe and whether it works.
+#[derive(Clone, Debug)]
+pub struct ProbeState {
+    /// Which.
+    pub probe: Probe,
+    /// Whether it works.
+    pub status: Status,
+}
+
+/// Loaded and attached programs; they are gone when this is dropped.
+#[derive(Debug)]
+pub struct Kernel {
+    ebpf: Ebpf,
+    offsets: Offsets,
+    reasons: HashMap<u32, String>,
+    probes: Vec<ProbeState>,
+    seen: Losses,
+}
+
+impl Kernel {
+    /// Loads all programs and attaches each that the kernel takes.
+    ///
+    /// # Errors
+    /// Privileges are missing, the kernel is too old, locked down or without BTF, the object
+    /// does not load, or no probe at all attaches.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::Missing { name: "programs" });
+        }
+        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < 4096 {
+            return Err(Error::RingSize { bytes: options.ring_bytes });
+        }
+        super::privilege::check()?;
+        super::privilege::raise_memlock();
+        let btf = Btf::of_kernel("nf_conntrack")?;
+        let offsets = offsets::of(&btf)?;
+        let config = config(options, btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3));
+        let log_level: u8 = if options.log { 0xff } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(None) // the object has no CO-RE relocations; parsing BTF for them costs 30 MB
+            .override_global("CONFIG", &config, true)
+            .override_global("OFFSETS", &offsets, true)
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries("RECORDS", options.ring_bytes)
+            .load(OBJECT)?;
+        fill_vips(&mut ebpf, &options.vips)?;
+        let types = aya::Btf::from_sys_fs().ok();
+        let probes: Vec<_> = probes::ALL
+            .iter()
+            .map(|&probe| ProbeState { probe, status: attach(&mut ebpf, probe, &btf, types.as_ref()) })
+            .collect();
+        let kernel = Self {
+            ebpf,
+            offsets,
+            reasons: btf.enumerators("skb_drop_reason"),
+            probes,
+            seen: Losses::default(),
+        };
+        Ok(kernel)
+    }
+
+    /// Each probe and whether it works.
+    pub fn probes(&self) -> &[ProbeState] {
+        &self.probes
+    }
+
+    /// What this kernel cannot show however the probes fare, in words; empty when nothing.
+    pub fn blind_spots(&self) -> Vec<&'static str> {
+        let mut spots = Vec::new();
+        if self.offsets.ct_tuplehash == tracer_ebpf::config::ABSENT {
+            spots.push("NAT: nf_conntrack was not loaded when the tracer started");
+        }
+        if !self.probes.iter().any(|state| state.status == Status::Attached { paged: true }) {
+            spots.push("payload in page fragments (DNS over TCP): the kernel took no BTF tracepoint");
+        }
+        spots
+    }
+
+    /// Names of this kernel's drop reasons, without their common prefix.
+    pub fn drop_reasons(&self) -> HashMap<u32, String> {
+        let name = |text: &String| text.trim_start_matches("SKB_DROP_REASON_").to_owned();
+        self.reasons.iter().map(|(&value, text)| (value, name(text))).collect()
+    }
+
+    /// The records. Can be taken once.
+    ///
+    /// # Errors
+    /// It was taken before, or the ring cannot be mapped.
+    pub fn stream(&mut self) -> Result<Stream, Error> {
+        let map = self.ebpf.take_map("RECORDS").ok_or(Error::Missing { name: "RECORDS" })?;
+        Stream::new(map, Decoder::new(&self.offsets))
+    }
+
+    /// The kernel programs' own log; `None` when they do not log.
+    pub fn logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
+    }
+
+    /// What was lost in the kernel since the last call.
+    ///
+    /// # Errors
+    /// The counters cannot be read.
+    pub fn losses(&mut self) -> Result<Losses, Error> {
+        let name = "LOST";
+        let map = self.ebpf.map("LOST").ok_or(Error::Missing { name })?;
+        let lost: PerCpuArray<_, Lost> =
+            PerCpuArray::try_from(map).map_err(|source| Error::Map { name, source })?;
+        let mut now = Losses::default();
+        for probe in probes::ALL {
+            let cpus = lost.get(&probe.program, 0).map_err(|source| Error::Map { name, source })?;
+            for cpu in cpus.iter() {
+                now.ring_full += cpu.ring_full;
+                now.unreadable += cpu.unreadable;
+            }
+            now.skipped += self.skipped(probe.name);
+            now.skipped += probe.btf_program.map_or(0, |name| self.skipped(name));
+        }
+        let news = Losses {
+            ring_full: now.ring_full - self.seen.ring_full,
+            unreadable: now.unreadable - self.seen.unreadable,
+            skipped: now.skipped.saturating_sub(self.seen.skipped),
+            undecodable: 0,
+        };
+        self.seen = now;
+        Ok(news)
+    }
+
+    /// Runs that the kernel left out because the program was running already on that processor
+    /// (`recursion_misses` of `bpf_prog_show_fdinfo`, Linux 5.12); 0 where it is not told.
+    fn skipped(&self, program: &str) -> u64 {
+        let fd = self.ebpf.program(program).and_then(|program| program.fd().ok());
+        let Some(fd) = fd else { return 0 };
+        let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix("recursion_misses:"))
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+fn config(options: &Options, drop_reason: bool) -> Config {
+    let mut dns_ports = [[0; 2]; DNS_PORTS];
+    for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
+        *slot = port.to_be_bytes();
+    }
+    Config {
+        dns_ports,
+        connections: u8::from(options.connections),
+        vips: u8::from(!options.vips.is_empty()),
+        drop_reason: u8::from(drop_reason),
+        pad: 0,
+        // Half full: the reader comes by timer long before, unless there is a burst.
+        wake_at: options.ring_bytes / 2,
+    }
+}
+
+fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
+    let name = "VIPS";
+    let map = ebpf.map_mut(name).ok_or(Error::Missing { name })?;
+    let mut trie: LpmTrie<_, [u8; 16], u8> =
+        LpmTrie::try_from(map).map_err(|source| Error::Map { name, source })?;
+    for &(address, bits) in vips {
+        let (address, bits): (Ipv6Addr, u8) = match address {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), bits.saturating_add(96)),
+            IpAddr::V6(v6) => (v6, bits),
+        };
+        let key = Key::new(u32::from(bits), address.octets());
+        trie.insert(&key, 1, 0).map_err(|source| Error::Map { name, source })?;
+    }
+    Ok(())
+}
+
+/// Attaches one probe: as a BTF tracepoint where the object has one and the kernel takes it,
+/// else as a raw tracepoint.
+fn attach(ebpf: &mut Ebpf, probe: Probe, btf: &Btf, aya_btf: Option<&aya::Btf>) -> Status {
+    if btf.tracepoint(probe.name).is_none() {
+        return Status::NotInKernel;
+    }
+    if let (Some(name), Some(types)) = (probe.btf_program, aya_btf) {
+        match attach_btf(ebpf, name, probe.name, types) {
+            Ok(()) => return Status::Attached { paged: true },
+            Err(why) => tracing::debug!(program = name, why, "refused"),
+        }
+    }
+    match attach_raw(ebpf, probe.name) {
+        Ok(()) => Status::Attached { paged: false },
+        Err(why) => Status::Refused(why),
+    }
+}
+
+fn attach_btf(ebpf: &mut Ebpf, name: &str, tracepoint: &str, types: &aya::Btf) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(no_program)?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(words)?;
+    program.load(tracepoint, types).map_err(words)?;
+    program.attach().map(drop).map_err(words)
+}
+
+fn attach_raw(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let program = ebpf.program_mut(name).ok_or_else(no_program)?;
+    let program: &mut RawTracePoint = program.try_into().map_err(words)?;
+    program.load().map_err(words)?;
+    program.attach(name).map(drop).map_err(words)
+}
+
+fn no_program() -> String {
+    "the object has no such program".to_owned()
+}
+
+fn words(error: aya::programs::ProgramError) -> String {
+    use std::error::Error as _;
+    tracing::debug!(?error, "refused");
+    let mut text = error.to_string();
+    if let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+    }
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("processed ")).collect();
+    match lines[..] {
+        [first, .., last] => format!("{first} … {last}"),
+        _ => text,
+    }
+}

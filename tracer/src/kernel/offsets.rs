@@ -1,0 +1,96 @@
+//! Which kernel members the programs read, and where BTF says they are.
+
+use tracer_ebpf::{
+    config::{ABSENT, Offsets, SKB_WINDOW},
+    record::TUPLE_HASH,
+};
+
+use super::{Error, btf::Btf};
+
+/// Offsets of all members, for the programs and for decoding.
+///
+/// # Errors
+/// A member that no probe can do without is missing, or `struct sk_buff` is too spread out.
+pub fn of(btf: &Btf) -> Result<Offsets, Error> {
+    let need = |strukt: &'static str, member: &'static str| {
+        let found = btf.offset(strukt, member).and_then(|offset| u16::try_from(offset).ok());
+        found.ok_or(Error::NoMember { strukt, member })
+    };
+    let may = |strukt: &'static str, member: &'static str| need(strukt, member).unwrap_or(ABSENT);
+    let mut offsets = Offsets {
+        skb_dev: need("sk_buff", "dev")?,
+        skb_sk: need("sk_buff", "sk")?,
+        skb_nfct: may("sk_buff", "_nfct"),
+        skb_len: need("sk_buff", "len")?,
+        skb_data_len: need("sk_buff", "data_len")?,
+        skb_protocol: need("sk_buff", "protocol")?,
+        skb_network_header: need("sk_buff", "network_header")?,
+        skb_head: need("sk_buff", "head")?,
+        skb_data: need("sk_buff", "data")?,
+        dev_ifindex: need("net_device", "ifindex")?,
+        dev_net: need("net_device", "nd_net")?,
+        net_inum: need("net", "ns.inum")?,
+        sk_family: need("sock", "__sk_common.skc_family")?,
+        sk_state: need("sock", "__sk_common.skc_state")?,
+        sk_net: need("sock", "__sk_common.skc_net")?,
+        sk_daddr: need("sock", "__sk_common.skc_daddr")?,
+        sk_rcv_saddr: need("sock", "__sk_common.skc_rcv_saddr")?,
+        sk_v6_daddr: may("sock", "__sk_common.skc_v6_daddr"),
+        sk_v6_rcv_saddr: may("sock", "__sk_common.skc_v6_rcv_saddr"),
+        sk_dport: need("sock", "__sk_common.skc_dport")?,
+        sk_num: need("sock", "__sk_common.skc_num")?,
+        sk_protocol: need("sock", "sk_protocol")?,
+        sk_cgroup: may("sock", "sk_cgrp_data"),
+        cgroup_kn: may("cgroup", "kn"),
+        kn_id: may("kernfs_node", "id"),
+        ct_tuplehash: may("nf_conn", "tuplehash"),
+        ct_zone: may("nf_conn", "zone.id"),
+        hash_tuple: may("nf_conntrack_tuple_hash", "tuple"),
+        tuple_saddr: may("nf_conntrack_tuple", "src.u3"),
+        tuple_sport: may("nf_conntrack_tuple", "src.u"),
+        tuple_family: may("nf_conntrack_tuple", "src.l3num"),
+        tuple_daddr: may("nf_conntrack_tuple", "dst.u3"),
+        tuple_dport: may("nf_conntrack_tuple", "dst.u"),
+        tuple_protocol: may("nf_conntrack_tuple", "dst.protonum"),
+        ..Offsets::NONE
+    };
+    if btf.size("nf_conntrack_tuple_hash") != Some(TUPLE_HASH) {
+        offsets.ct_tuplehash = ABSENT;
+    }
+    place_window(&mut offsets)?;
+    Ok(offsets)
+}
+
+/// Lays the window over all members that the programs take from it.
+fn place_window(offsets: &mut Offsets) -> Result<(), Error> {
+    let eight = [offsets.skb_nfct, offsets.skb_head, offsets.skb_data];
+    let four = [offsets.skb_len, offsets.skb_data_len];
+    let two = [offsets.skb_protocol, offsets.skb_network_header];
+    let all = eight.iter().chain(&four).chain(&two).filter(|&&offset| offset != ABSENT);
+    let first = all.clone().min().copied().unwrap_or(0) / 8 * 8;
+    let last = all.max().copied().unwrap_or(0);
+    let bytes = usize::from(last) + 8 - usize::from(first);
+    if bytes > SKB_WINDOW {
+        return Err(Error::Window { bytes, limit: SKB_WINDOW });
+    }
+    offsets.skb_window = first;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_too_small_is_refused() {
+        let mut offsets = Offsets { skb_nfct: 0, skb_len: 16, skb_data: 400, ..Offsets::NONE };
+        assert!(matches!(place_window(&mut offsets), Err(Error::Window { bytes: 408, .. })));
+    }
+
+    #[test]
+    fn the_window_begins_at_the_first_member_rounded_down() {
+        let mut offsets = Offsets { skb_len: 116, skb_data: 200, ..Offsets::NONE };
+        place_window(&mut offsets).unwrap();
+        assert_eq!(offsets.skb_window, 112);
+    }
+}

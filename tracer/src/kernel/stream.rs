@@ -1,0 +1,111 @@
+//! The ring buffer, drained in batches on a timer: a wake-up per record would cost ten times
+//! the record. Puts facts in order of time and counts what it cannot make sense of.
+
+use std::{os::fd::AsFd as _, time::Duration};
+
+use aya::maps::{Map, MapData, RingBuf};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Interval, MissedTickBehavior},
+};
+
+use super::{Error, clock};
+use crate::{
+    model::{Fact, KtimeNs, Losses},
+    probes::Decoder,
+};
+
+/// How often the ring is drained when nothing wakes the reader before.
+pub const DRAIN_EVERY: Duration = Duration::from_millis(20);
+
+/// Most records taken in one go, so that output and time-outs get their turn.
+const BATCH: usize = 16_384;
+
+/// How long a fact is held back: records of several processors come nearly in order, as each
+/// takes its time before it takes its place in the ring.
+const HOLD: Duration = Duration::from_millis(1);
+
+/// The records of all probes, as facts in order of time.
+pub struct Stream {
+    ring: AsyncFd<Ring>,
+    timer: Interval,
+    decoder: Decoder,
+    held: Vec<Fact>,
+    undecodable: u64,
+}
+
+/// `AsyncFd` wants the whole thing by value.
+struct Ring(RingBuf<MapData>);
+
+impl std::os::fd::AsRawFd for Ring {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(map: Map, decoder: Decoder) -> Result<Self, Error> {
+        let name = "RECORDS";
+        let ring = RingBuf::try_from(map).map_err(|source| Error::Map { name, source })?;
+        #[expect(unsafe_code, reason = "tokio asks that the descriptor outlive its registration")]
+        // SAFETY: the descriptor belongs to the ring's map, which the AsyncFd owns, and never changes.
+        let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) }
+            .map_err(|error| error.into_parts().1)?;
+        let mut timer = tokio::time::interval(DRAIN_EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { ring, timer, decoder, held: Vec::new(), undecodable: 0 })
+    }
+
+    /// Waits until the timer or the ring's filling says that it is time to drain.
+    ///
+    /// # Errors
+    /// The ring cannot be waited on.
+    pub async fn ready(&mut self) -> Result<(), Error> {
+        tokio::select! {
+            _ = self.timer.tick() => Ok(()),
+            guard = self.ring.readable() => {
+                guard?.clear_ready();
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what is in the ring and hands over, in order, the facts that are old enough.
+    /// Returns whether more is waiting than one batch holds.
+    pub fn drain(&mut self, take: &mut impl FnMut(Fact)) -> bool {
+        let now = clock::ktime();
+        let more = self.fill();
+        let limit = KtimeNs(now.0.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0)));
+        self.release(limit, take);
+        more
+    }
+
+    /// Takes and hands over everything, at the end of a trace.
+    pub fn finish(&mut self, take: &mut impl FnMut(Fact)) {
+        while self.fill() {}
+        self.release(KtimeNs(u64::MAX), take);
+    }
+
+    /// What could not be made sense of since the last call.
+    pub fn losses(&mut self) -> Losses {
+        Losses { undecodable: std::mem::take(&mut self.undecodable), ..Losses::default() }
+    }
+
+    fn fill(&mut self) -> bool {
+        let ring = &mut self.ring.get_mut().0;
+        for _ in 0..BATCH {
+            let Some(record) = ring.next() else { return false };
+            match self.decoder.decode(&record) {
+                Some(fact) => self.held.push(fact),
+                None => self.undecodable += 1,
+            }
+        }
+        true
+    }
+
+    fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(Fact)) {
+        self.held.sort_by_key(Fact::ktime);
+        let ripe = self.held.partition_point(|fact| fact.ktime() <= limit);
+        self.held.drain(..ripe).for_each(take);
+    }
+}

@@ -1,0 +1,12 @@
+//! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
+//! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
+
+pub mod fact;
+pub mod ids;
+pub mod row;
+pub mod trace;
+
+pub use fact::{Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent, Transport};
+pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
+pub use row::{Client, Connection, Dns, Outcome, Protocol, Row};
+pub use trace::Trace;

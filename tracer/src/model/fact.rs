@@ -1,0 +1,239 @@
+//! `Fact`: what one kernel record says, in model types; `Event`: the one stream the correlator eats.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
+
+/// What the correlator is given, in order of time.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Something seen in the kernel.
+    Fact(Fact),
+    /// Time passes, also where nothing is seen: both clocks at one moment.
+    Tick {
+        /// Kernel time.
+        ktime: KtimeNs,
+        /// Wall-clock time at the same moment.
+        wall: WallNs,
+    },
+    /// What the kernel side has lost since the last such event.
+    Loss(Losses),
+}
+
+/// What was lost before it could become a fact, by cause; counts of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The ring buffer had no room.
+    pub ring_full: u64,
+    /// A program met itself on one processor and the kernel skipped it (`recursion_misses`).
+    pub skipped: u64,
+    /// Packets whose headers lay where a kernel program could not read them.
+    pub unreadable: u64,
+    /// Records user space could not make sense of.
+    pub undecodable: u64,
+}
+
+impl Losses {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.skipped + self.unreadable + self.undecodable
+    }
+
+    /// Adds `more`.
+    pub fn add(&mut self, more: &Self) {
+        self.ring_full += more.ring_full;
+        self.skipped += more.skipped;
+        self.unreadable += more.unreadable;
+        self.undecodable += more.undecodable;
+    }
+}
+
+/// One thing seen in the kernel.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A packet at one place.
+    Packet(Packet),
+    /// Something that happened to a TCP socket.
+    Socket(Socket),
+}
+
+impl Fact {
+    /// When it was seen.
+    pub fn ktime(&self) -> KtimeNs {
+        match self {
+            Self::Packet(packet) => packet.ktime,
+            Self::Socket(socket) => socket.ktime,
+        }
+    }
+}
+
+/// Source and destination of a packet, as they stood in its headers at that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// Source address and port.
+    pub src: SocketAddr,
+    /// Destination address and port.
+    pub dst: SocketAddr,
+}
+
+impl Flow {
+    /// The same flow, the other way.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src }
+    }
+}
+
+/// A packet's conntrack entry: the two tuples that NAT lies between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    /// As the first packet was sent: client to what it asked.
+    pub original: Flow,
+    /// As answers arrive: backend to whom it answers.
+    pub reply: Flow,
+    /// Conntrack zone of the original direction.
+    pub zone: u16,
+}
+
+impl Conntrack {
+    /// Whether the destination was changed (DNAT, or a virtual server of IPVS).
+    pub fn is_translated(&self) -> bool {
+        self.original.dst != self.reply.src
+    }
+}
+
+/// Where a packet was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Handed to a device for transmission.
+    Queued,
+    /// Taken from a device.
+    Received,
+    /// Freed before delivery.
+    Dropped {
+        /// `enum skb_drop_reason` of the running kernel; 0 when it gives none.
+        reason: u32,
+        /// Kernel address of the code that freed it.
+        location: u64,
+    },
+}
+
+/// Who sent a packet; known only where the sender's own context was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Process id (tgid) in the initial pid namespace; `None` where the socket is no full socket.
+    pub pid: Option<u32>,
+    /// Name of the sending thread, NUL-padded (`TASK_COMM_LEN`); void without `pid`.
+    pub comm: [u8; 16],
+    /// Cgroup of the socket.
+    pub cgroup: Option<CgroupId>,
+    /// The socket.
+    pub sock: SockId,
+}
+
+/// What the packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A UDP datagram, or the first fragment of one.
+    Udp,
+    /// A TCP segment.
+    Tcp {
+        /// Flags (RFC 9293, section 3.1).
+        flags: TcpFlags,
+        /// Sequence number.
+        seq: u32,
+        /// Acknowledgement number.
+        ack: u32,
+    },
+    /// An ICMP or ICMPv6 error; the payload is the packet it quotes.
+    IcmpError {
+        /// Type (RFC 792, RFC 4443).
+        kind: u8,
+        /// Code.
+        code: u8,
+    },
+    /// A fragment that is not the first.
+    LaterFragment,
+}
+
+/// TCP flags of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// RFC 9293, section 3.1.
+    pub fn fin(self) -> bool {
+        self.0 & 1 != 0
+    }
+    /// RFC 9293, section 3.1.
+    pub fn syn(self) -> bool {
+        self.0 & 2 != 0
+    }
+    /// RFC 9293, section 3.1.
+    pub fn rst(self) -> bool {
+        self.0 & 4 != 0
+    }
+    /// RFC 9293, section 3.1.
+    pub fn ack(self) -> bool {
+        self.0 & 16 != 0
+    }
+}
+
+/// One packet at one place.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// When.
+    pub ktime: KtimeNs,
+    /// Where on its path.
+    pub place: Place,
+    /// In which network namespace; inode 0 when not known.
+    pub netns: NetnsInode,
+    /// At which device; 0 when not known.
+    pub ifindex: Ifindex,
+    /// Which packet.
+    pub skb: SkbId,
+    /// Source and destination; ports are 0 for ICMP and later fragments.
+    pub flow: Flow,
+    /// What it carries.
+    pub transport: Transport,
+    /// Its conntrack entry, where it has one at this place.
+    pub conntrack: Option<Conntrack>,
+    /// Who sent it, where that is known at this place.
+    pub sender: Option<Sender>,
+    /// Captured bytes of transport payload.
+    pub payload: Bytes,
+    /// Bytes of transport payload the packet really has.
+    pub payload_len: u32,
+    /// Part of the payload lay where it could not be read.
+    pub unreadable: bool,
+}
+
+/// Something that happened to a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// When.
+    pub ktime: KtimeNs,
+    /// In which network namespace.
+    pub netns: NetnsInode,
+    /// Local to remote; the local port is 0 before it is chosen.
+    pub flow: Flow,
+    /// Who owns it; the process is known for `Connecting` only.
+    pub owner: Sender,
+    /// What happened.
+    pub event: SocketEvent,
+}
+
+/// What can happen to a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketEvent {
+    /// The application called `connect`.
+    Connecting,
+    /// The handshake succeeded.
+    Established,
+    /// The handshake failed or was given up.
+    Failed,
+    /// A segment was sent again.
+    Retransmitted,
+}

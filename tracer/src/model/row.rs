@@ -1,0 +1,166 @@
+//! A row: one finished exchange or connection, as it is shown.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use super::{
+    fact::Sender,
+    ids::{KtimeNs, NetnsInode, WallNs},
+};
+
+/// One finished thing to show.
+#[derive(Clone, Debug)]
+pub enum Row {
+    /// A DNS query and what became of it.
+    Dns(Dns),
+    /// A connection, or UDP flow, to a service.
+    Connection(Connection),
+}
+
+impl Row {
+    /// Who asked.
+    pub fn client(&self) -> &Client {
+        match self {
+            Self::Dns(dns) => &dns.client,
+            Self::Connection(connection) => &connection.client,
+        }
+    }
+}
+
+/// Who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Address and port before any NAT.
+    pub address: SocketAddr,
+    /// Namespace it sent from; `None` when it is not on this node.
+    pub netns: Option<NetnsInode>,
+    /// Process and cgroup, where its sending was seen.
+    pub sender: Option<Sender>,
+}
+
+/// Transport of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// RFC 768
+    Udp,
+    /// RFC 9293
+    Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// How an exchange or connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// An answer came; for TCP, the handshake was completed.
+    Answered,
+    /// Nothing came within the limit.
+    Unanswered,
+    /// An ICMP error came instead.
+    Rejected,
+    /// A TCP reset came.
+    Reset,
+    /// Nothing came, and the kernel was seen to drop the packet.
+    Dropped,
+    /// A UDP flow went one way only, which for other protocols than DNS need not be wrong.
+    OneWay,
+}
+
+impl Outcome {
+    /// The word for it, in text and JSON alike.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Unanswered => "unanswered",
+            Self::Rejected => "rejected",
+            Self::Reset => "reset",
+            Self::Dropped => "dropped",
+            Self::OneWay => "one_way",
+        }
+    }
+
+    /// Whether the one who asked got what it wanted.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Answered | Self::OneWay)
+    }
+}
+
+/// A DNS query, one try of it, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// Serial number of the row within the trace, from 1.
+    pub serial: u64,
+    /// When the query was first seen.
+    pub ktime: KtimeNs,
+    /// The same by the wall clock.
+    pub wall: WallNs,
+    /// Who asked.
+    pub client: Client,
+    /// UDP or TCP.
+    pub protocol: Protocol,
+    /// The address asked, before NAT.
+    pub asked: SocketAddr,
+    /// The backend it became; `None` when nothing was translated.
+    pub backend: Option<SocketAddr>,
+    /// DNS id (RFC 1035, section 4.1.1).
+    pub id: u16,
+    /// Name asked, presentation form without the last dot; `None` without a question.
+    pub name: Option<String>,
+    /// Type asked.
+    pub qtype: Option<u16>,
+    /// Full response code (RFC 6891, section 6.1.3); `None` without an answer.
+    pub rcode: Option<u16>,
+    /// Answer records, by the header's count; `None` without an answer.
+    pub answers: Option<u16>,
+    /// The answer was truncated (TC bit).
+    pub truncated: bool,
+    /// From the query's first sight to the answer's last; `None` without an answer.
+    pub latency: Option<Duration>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended badly, in words, with what was seen; `None` when it did not.
+    pub cause: Option<String>,
+    /// Something noteworthy that is no failure.
+    pub note: Option<String>,
+    /// Serial number of the first try of the same question, where this is a retry.
+    pub retry_of: Option<u64>,
+    /// Serial number of the earlier row that this one corrects.
+    pub amends: Option<u64>,
+}
+
+/// A connection, or UDP flow, to a service.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Serial number of the row within the trace, from 1.
+    pub serial: u64,
+    /// When its first packet was seen.
+    pub ktime: KtimeNs,
+    /// The same by the wall clock.
+    pub wall: WallNs,
+    /// Who asked.
+    pub client: Client,
+    /// UDP or TCP.
+    pub protocol: Protocol,
+    /// The address asked, before NAT.
+    pub asked: SocketAddr,
+    /// The backend it became; `None` when nothing was translated.
+    pub backend: Option<SocketAddr>,
+    /// From the first packet to the completed handshake, or to the first UDP answer.
+    pub latency: Option<Duration>,
+    /// From the first packet to the server's first byte of data.
+    pub first_byte: Option<Duration>,
+    /// Segments that were sent again, as far as seen.
+    pub retransmits: u32,
+    /// How it ended, or stood when the row was made.
+    pub outcome: Outcome,
+    /// Why it ended badly.
+    pub cause: Option<String>,
+    /// Serial number of the earlier row that this one corrects.
+    pub amends: Option<u64>,
+}

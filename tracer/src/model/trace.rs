@@ -1,0 +1,173 @@
+//! `Trace`: everything the rows of a trace add up to, bounded whatever the traffic; the only
+//! input of reports.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use super::{
+    fact::Losses,
+    row::{Connection, Dns, Outcome, Protocol, Row},
+};
+
+/// Most addresses that are told apart; what goes beyond is counted together.
+const ADDRESSES: usize = 1024;
+
+/// What a trace adds up to.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// DNS by the address asked, before NAT.
+    pub dns: BTreeMap<SocketAddr, DnsTotals>,
+    /// Connections by protocol and address asked.
+    pub connections: BTreeMap<(Protocol, SocketAddr), ConnectionTotals>,
+    /// Rows whose address was one too many to be told apart.
+    pub beyond: u64,
+    /// What the correlator could not place, by cause.
+    pub unplaced: Unplaced,
+    /// What was lost before the correlator.
+    pub losses: Losses,
+}
+
+/// Totals of the DNS queries to one address.
+#[derive(Debug, Default)]
+pub struct DnsTotals {
+    /// Queries, every try counted.
+    pub queries: u64,
+    /// Queries answered within the limit.
+    pub answered: u64,
+    /// Answers that came after their query had been given up; not in `answered`.
+    pub late: u64,
+    /// Tries after the first.
+    pub retries: u64,
+    /// Queries by outcome.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// Answers by response code.
+    pub rcodes: BTreeMap<u16, u64>,
+    /// Queries by the backend they were translated to.
+    pub backends: BTreeMap<SocketAddr, u64>,
+    /// Latency of the answered.
+    pub latency: Latency,
+}
+
+/// Totals of the connections to one address.
+#[derive(Debug, Default)]
+pub struct ConnectionTotals {
+    /// Connections, or UDP flows.
+    pub count: u64,
+    /// By outcome.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// By the backend they were translated to.
+    pub backends: BTreeMap<SocketAddr, u64>,
+    /// Latency of the answered.
+    pub latency: Latency,
+}
+
+/// What was seen and could not be placed, by cause: packets or messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unplaced {
+    /// DNS messages that do not parse (RFC 1035, section 4.1).
+    pub malformed: u64,
+    /// Messages captured too short to be told.
+    pub cut: u64,
+    /// Answers to no query that was seen.
+    pub unmatched: u64,
+    /// Answers from another address than the one asked.
+    pub unexpected_source: u64,
+    /// Answers that came again.
+    pub duplicates: u64,
+    /// Messages with more than one question.
+    pub multi_question: u64,
+    /// Queries, connections or streams forgotten for want of room.
+    pub evicted: u64,
+    /// Later fragments, which cannot be told from one another without reassembly.
+    pub fragments: u64,
+    /// DNS over TCP that could not be put together.
+    pub tcp_gaps: u64,
+}
+
+/// A histogram of latencies, from 1 µs to 10 minutes with three significant digits.
+#[derive(Debug)]
+pub struct Latency(Histogram<u32>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are constants in order"))
+    }
+}
+
+impl Latency {
+    /// Adds one.
+    pub fn add(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
+    }
+
+    /// How many were added.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that a `quantile` (0 to 1) of them does not exceed; `None` when there are none.
+    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
+        (!self.0.is_empty()).then(|| Duration::from_micros(self.0.value_at_quantile(quantile)))
+    }
+}
+
+impl Trace {
+    /// Adds a row.
+    pub fn add(&mut self, row: &Row) {
+        match row {
+            Row::Dns(dns) => self.add_dns(dns),
+            Row::Connection(connection) => self.add_connection(connection),
+        }
+    }
+
+    fn add_dns(&mut self, dns: &Dns) {
+        if !self.dns.contains_key(&dns.asked) && self.dns.len() >= ADDRESSES {
+            self.beyond += 1;
+            return;
+        }
+        let totals = self.dns.entry(dns.asked).or_default();
+        if let Some(rcode) = dns.rcode {
+            *totals.rcodes.entry(rcode).or_default() += 1;
+        }
+        if dns.amends.is_some() {
+            totals.late += 1;
+            return;
+        }
+        totals.queries += 1;
+        totals.answered += u64::from(dns.outcome == Outcome::Answered);
+        totals.retries += u64::from(dns.retry_of.is_some());
+        *totals.outcomes.entry(dns.outcome).or_default() += 1;
+        if let Some(backend) = dns.backend {
+            *totals.backends.entry(backend).or_default() += 1;
+        }
+        if let Some(latency) = dns.latency {
+            totals.latency.add(latency);
+        }
+    }
+
+    fn add_connection(&mut self, connection: &Connection) {
+        let key = (connection.protocol, connection.asked);
+        if !self.connections.contains_key(&key) && self.connections.len() >= ADDRESSES {
+            self.beyond += 1;
+            return;
+        }
+        let totals = self.connections.entry(key).or_default();
+        if connection.amends.is_some() {
+            return;
+        }
+        totals.count += 1;
+        *totals.outcomes.entry(connection.outcome).or_default() += 1;
+        if let Some(backend) = connection.backend {
+            *totals.backends.entry(backend).or_default() += 1;
+        }
+        if let Some(latency) = connection.latency {
+            totals.latency.add(latency);
+        }
+    }
+
+    /// Whether anything was lost, so that the totals are incomplete.
+    pub fn is_incomplete(&self) -> bool {
+        self.losses.total() > 0 || self.unplaced.evicted > 0
+    }
+}

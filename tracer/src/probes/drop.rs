@@ -1,0 +1,14 @@
+//! Packets freed before delivery, with the kernel's reason.
+
+use tracer_ebpf::config::program;
+
+use super::Probe;
+
+/// Packets freed.
+pub const PROBE: Probe = Probe {
+    name: "kfree_skb",
+    btf_program: None,
+    subsystem: "skb",
+    program: program::KFREE_SKB,
+    unseen: "packets that the kernel drops, and why",
+};

@@ -1,0 +1,193 @@
+//! Packet records to facts: byte order is decided here, once.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bytes::{Bytes, BytesMut};
+use tracer_ebpf::{
+    config::{ABSENT, Offsets},
+    record::{self, TUPLE_HASH, mark, place},
+};
+
+use crate::model::{
+    CgroupId, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId, SockId,
+    Transport, fact::TcpFlags,
+};
+
+/// IANA protocol numbers.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// include/linux/socket.h
+const AF_INET6: u8 = 10;
+
+/// Where a tuple's members lie within `struct nf_conntrack_tuple_hash`, from BTF.
+#[derive(Clone, Copy, Debug)]
+pub struct TupleLayout {
+    saddr: usize,
+    sport: usize,
+    family: usize,
+    daddr: usize,
+    dport: usize,
+}
+
+impl TupleLayout {
+    /// From the offsets the programs were loaded with. Where the kernel has no conntrack the
+    /// layout is never used, for no packet has an entry.
+    pub fn new(offsets: &Offsets) -> Self {
+        let within = |member: u16| match (member, offsets.hash_tuple) {
+            (ABSENT, _) | (_, ABSENT) => TUPLE_HASH,
+            (member, tuple) => usize::from(tuple) + usize::from(member),
+        };
+        Self {
+            saddr: within(offsets.tuple_saddr),
+            sport: within(offsets.tuple_sport),
+            family: within(offsets.tuple_family),
+            daddr: within(offsets.tuple_daddr),
+            dport: within(offsets.tuple_dport),
+        }
+    }
+
+    /// One direction's tuple; `None` when it does not lie within `hash`.
+    fn flow(self, hash: &[u8]) -> Option<Flow> {
+        let v6 = *hash.get(self.family)? == AF_INET6;
+        let end = |address: usize, port: usize| {
+            let port: [u8; 2] = hash.get(port..port + 2)?.try_into().ok()?;
+            let ip = if v6 {
+                let bytes: [u8; 16] = hash.get(address..address + 16)?.try_into().ok()?;
+                IpAddr::from(bytes)
+            } else {
+                let bytes: [u8; 4] = hash.get(address..address + 4)?.try_into().ok()?;
+                IpAddr::from(bytes)
+            };
+            Some(SocketAddr::new(ip, u16::from_be_bytes(port)))
+        };
+        Some(Flow { src: end(self.saddr, self.sport)?, dst: end(self.daddr, self.dport)? })
+    }
+}
+
+/// Address and port from their wire form, a v4-mapped address as the IPv4 address it is.
+pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
+    let ip = Ipv6Addr::from(address).to_canonical();
+    SocketAddr::new(ip, u16::from_be_bytes(port))
+}
+
+/// The packet that `bytes`, a packet record and its payload, tell of; `None` when they are cut
+/// short or contradict themselves.
+pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
+    let record: record::Packet = tracer_ebpf::read(bytes)?;
+    let follows = bytes.get(size_of_val(&record)..)?.get(..record.captured as usize)?;
+    let payload = follows.get(usize::from(record.skip)..)?;
+    let (sport, dport, transport) = transport(&record);
+    Some(Packet {
+        ktime: KtimeNs(record.ktime_ns),
+        place: match record.place {
+            place::QUEUED => Place::Queued,
+            place::RECEIVED => Place::Received,
+            place::DROPPED => Place::Dropped { reason: record.reason, location: record.location },
+            _ => return None,
+        },
+        netns: NetnsInode(record.netns),
+        ifindex: Ifindex(record.ifindex),
+        skb: SkbId(record.skb),
+        flow: Flow {
+            src: socket_addr(record.saddr, sport),
+            dst: socket_addr(record.daddr, dport),
+        },
+        transport,
+        conntrack: (record.conntrack != 0).then(|| conntrack(&record, tuples)).flatten(),
+        sender: (record.sock != 0).then(|| Sender {
+            pid: (record.pid != 0).then_some(record.pid),
+            comm: record.comm,
+            cgroup: (record.cgroup != 0).then_some(CgroupId(record.cgroup)),
+            sock: SockId(record.sock),
+        }),
+        payload: keep(payload, arena),
+        payload_len: record.payload_len,
+        unreadable: record.marks & mark::UNREADABLE != 0,
+    })
+}
+
+fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
+    if record.marks & mark::LATER_FRAGMENT != 0 {
+        return ([0; 2], [0; 2], Transport::LaterFragment);
+    }
+    match record.protocol {
+        UDP => (record.sport, record.dport, Transport::Udp),
+        TCP => {
+            let flags = TcpFlags(record.tcp_flags);
+            let transport = Transport::Tcp { flags, seq: record.seq, ack: record.ack };
+            (record.sport, record.dport, transport)
+        }
+        // For ICMP the bytes of the source port are type and code.
+        _ => {
+            let [kind, code] = record.sport;
+            ([0; 2], [0; 2], Transport::IcmpError { kind, code })
+        }
+    }
+}
+
+fn conntrack(record: &record::Packet, tuples: TupleLayout) -> Option<Conntrack> {
+    let (original, reply) = record.tuples.split_at(TUPLE_HASH);
+    Some(Conntrack {
+        original: tuples.flow(original)?,
+        reply: tuples.flow(reply)?,
+        zone: record.zone,
+    })
+}
+
+fn keep(payload: &[u8], arena: &mut BytesMut) -> Bytes {
+    const BLOCK: usize = 64 << 10;
+    if payload.is_empty() {
+        return Bytes::new();
+    }
+    if arena.capacity() < payload.len() {
+        arena.reserve(BLOCK.max(payload.len()));
+    }
+    arena.extend_from_slice(payload);
+    arena.split().freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> TupleLayout {
+        TupleLayout { saddr: 16, sport: 32, family: 34, daddr: 36, dport: 52 }
+    }
+
+    #[test]
+    fn a_tuple_is_read_in_network_order() {
+        let mut hash = [0; TUPLE_HASH];
+        hash[16..20].copy_from_slice(&[192, 0, 2, 1]);
+        hash[32..34].copy_from_slice(&[0x9c, 0x40]);
+        hash[34] = 2;
+        hash[36..40].copy_from_slice(&[10, 96, 0, 10]);
+        hash[52..54].copy_from_slice(&[0, 53]);
+        let flow = layout().flow(&hash).unwrap();
+        assert_eq!(flow.src, "192.0.2.1:40000".parse().unwrap());
+        assert_eq!(flow.dst, "10.96.0.10:53".parse().unwrap());
+    }
+
+    #[test]
+    fn a_v6_tuple_is_told_by_its_family() {
+        let mut hash = [0; TUPLE_HASH];
+        hash[16..32].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        hash[34] = AF_INET6;
+        let flow = layout().flow(&hash).unwrap();
+        assert_eq!(flow.src.ip(), "2001:db8::1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_layout_outside_the_record_tells_nothing() {
+        let outside = TupleLayout { dport: TUPLE_HASH, ..layout() };
+        assert_eq!(outside.flow(&[0; TUPLE_HASH]), None);
+    }
+
+    #[test]
+    fn a_record_cut_short_is_no_fact() {
+        let mut arena = BytesMut::new();
+        let mut bytes = vec![0; size_of::<record::Packet>()];
+        bytes[4] = 1;
+        assert!(decode(&bytes, layout(), &mut arena).is_none());
+        assert!(decode(&bytes[..100], layout(), &mut arena).is_none());
+    }
+}
