@@ -1,1 +1,2 @@
 //! Shows where DNS queries and service connections stall on a Kubernetes node.
+pub mod correlate;

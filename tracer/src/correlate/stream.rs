@@ -1,0 +1,1 @@
+//! DNS over TCP: whole messages from the segments of one direction of a connection.
