@@ -6,7 +6,7 @@
 use std::{hint::black_box, time::Instant};
 
 use domain::base::Message;
-use tracer::correlate::message::Peek;
+use tracer::correlate::{message::Peek, stream::Streams};
 
 const NAMES: [&str; 4] = [
     "a.example",
@@ -42,6 +42,33 @@ fn fastest<T>(mut work: impl FnMut() -> T) -> f64 {
     (0..REPEATS).map(once).fold(f64::INFINITY, f64::min)
 }
 
+/// One message in one segment, through a table of a thousand streams.
+fn over_tcp() -> f64 {
+    let message = query(LONG);
+    let segment = [
+        u16::try_from(message.len())
+            .map_or([0; 2], u16::to_be_bytes)
+            .as_slice(),
+        &message,
+    ]
+    .concat();
+    let mut streams = Streams::new(1000, 1 << 20);
+    let mut seq = [1_u32; 1000];
+    (0..1000_u16).for_each(|key| streams.open(&key, 0, 0, &mut |_| ()));
+    let mut keys = (0..1000_u16).cycle();
+    fastest(|| {
+        let mut told = 0;
+        let key = keys.next().unwrap_or_default();
+        if let Some(seq) = seq.get_mut(usize::from(key)) {
+            streams.push(&key, 1, *seq, &segment, segment.len(), &mut |message| {
+                told += message.original_len;
+            });
+            *seq = seq.wrapping_add(u32::try_from(segment.len()).unwrap_or_default());
+        }
+        told
+    })
+}
+
 fn main() {
     println!(
         "{:>8} {:>8} {:>6} {:>8}  question",
@@ -65,4 +92,8 @@ fn main() {
             peek / domain
         );
     }
+    println!(
+        "{:8.1} ns for a message over TCP, table included",
+        over_tcp()
+    );
 }
