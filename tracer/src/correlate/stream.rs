@@ -212,11 +212,7 @@ impl Stream {
     }
 
     fn hold(&mut self, seq: u32, captured: &[u8], original_len: usize) {
-        let covers = |held: &Held| {
-            held.seq == seq
-                && held.original_len >= original_len
-                && held.captured.len() >= captured.len()
-        };
+        let covers = |held: &Held| held.seq == seq && held.original_len >= original_len;
         if !self.held.iter().any(covers) {
             let place = self
                 .held

@@ -197,6 +197,8 @@ fn whole_message_tells_addresses_chain_and_least_ttl() {
         (nodata.answers, nodata.min_ttl, nodata.first_address),
         (0, None, None)
     );
+    let told = whole(&file("answer-cname-of-another.bin")).unwrap();
+    assert_eq!((told.answers, told.cnames), (1, 0));
     let told = whole(&file("answer-aaaa.bin")).unwrap();
     assert_eq!(told.first_address, "2001:db8::1".parse().ok());
 }

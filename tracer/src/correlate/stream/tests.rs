@@ -1,7 +1,7 @@
 //! Claims about reassembly; `0` in a segment list is the first byte behind the SYN.
 
 use super::*;
-use crate::correlate::message::corpus::{Xorshift, file, files};
+use crate::correlate::message::corpus::{Xorshift, file, files, wire};
 
 /// Just before the sequence numbers wrap, so that most tests cross it.
 const ISN: u32 = u32::MAX - 20;
@@ -148,6 +148,24 @@ fn joining_in_mid_stream_waits_for_what_reads_like_a_message() {
     assert_eq!(stream.take_losses(), Losses::default());
 }
 
+/// Whether a stream that joins at this message takes it for one.
+fn joins(flags: u16, counts: [u16; 4], question: &[u8]) -> bool {
+    let message = wire(flags, counts, &[question]);
+    let prefix = u16::try_from(message.len()).unwrap().to_be_bytes();
+    let segment = [&prefix[..], &message].concat();
+    feed(&mut Stream::default(), ISN, &[(0, &segment, segment.len())]).len() == 1
+}
+
+#[test]
+fn joining_demands_one_question_of_a_known_class_and_room_for_the_records() {
+    assert!(joins(0x0100, [1, 0, 0, 0], b"\0\0\x01\0\x01"));
+    assert!(!joins(0x7800, [1, 0, 0, 0], b"\0\0\x01\0\x01"));
+    assert!(!joins(0x0100, [0, 0, 0, 0], b"\0\0\x01\0\x01"));
+    assert!(!joins(0x0100, [2, 0, 0, 0], b"\0\0\x01\0\x01"));
+    assert!(!joins(0x0100, [1, 0, 0, 1], b"\0\0\x01\0\x01"));
+    assert!(!joins(0x0100, [1, 0, 0, 0], b"\0\0\x01\0\x02"));
+}
+
 #[test]
 fn joining_works_when_the_length_comes_in_a_segment_of_its_own() {
     let query = file("tcp-one.bin");
@@ -193,6 +211,24 @@ fn gap_is_given_up_when_too_many_segments_wait() {
             unsynchronised: 1
         }
     );
+}
+
+#[test]
+fn segment_too_many_that_lies_before_those_waiting_is_still_read() {
+    let mut stream = Stream::starting_at(ISN);
+    let mut segments = vec![(0, b"\0\x06ab".as_slice(), 4)];
+    segments.extend((0..16).map(|n| (20 + 3 * n, b"\0\x01x".as_slice(), 3)));
+    assert_eq!(feed(&mut stream, ISN, &segments), []);
+    let told = feed(&mut stream, ISN, &[(6, b"ef\0\x01g", 5)]);
+    assert_eq!(told, [(b"ab".to_vec(), 6), (b"g".to_vec(), 1)]);
+    assert!(stream.is_waiting());
+}
+
+#[test]
+fn unsynchronised_stream_waits_for_no_earlier_segment() {
+    let query = file("tcp-one.bin");
+    let segments = [(0, b"GET".as_slice(), 3), (9, &query, query.len())];
+    assert_eq!(feed(&mut Stream::default(), ISN, &segments).len(), 1);
 }
 
 #[test]

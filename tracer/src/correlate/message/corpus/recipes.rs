@@ -29,6 +29,8 @@ const CHAIN: &[&[u8]] = &[
     b"\xc0\x3b\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x01",
     b"\xc0\x3b\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x02",
 ];
+/// A CNAME of example, which nobody asked for.
+const ANOTHER: &[u8] = b"\xc0\x10\0\x05\0\x01\0\0\x01\x2c\0\x06\x03cdn\xc0\x10";
 const SOA: &[u8] = b"\xc0\x10\0\x06\0\x01\0\0\0\x1e\0\x16\xc0\x10\xc0\x10\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0";
 const AAAA: &[u8] =
     b"\xc0\x0c\0\x1c\0\x01\0\0\0\x05\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01";
@@ -85,6 +87,10 @@ pub(super) fn valid() -> Vec<(&'static str, Vec<u8>)> {
         (
             "answer-cname-chain",
             wire(0x8180, [1, 4, 0, 1], &[&CHAIN.concat(), OPT]),
+        ),
+        (
+            "answer-cname-of-another",
+            wire(0x8180, [1, 1, 0, 0], &[QUESTION, ANOTHER]),
         ),
         ("answer-aaaa", wire(0x8180, [1, 1, 0, 0], &[QUESTION, AAAA])),
         (

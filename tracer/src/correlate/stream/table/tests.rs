@@ -81,3 +81,23 @@ fn gap_holds_back_later_segments_for_a_second_at_most() {
     assert_eq!(push_to(&mut streams, 1, 1 + GAP_NS, 9, b"\0\x01e"), 0);
     assert_eq!(push_to(&mut streams, 1, 2 + GAP_NS, 12, b"\0\x01f"), 4);
 }
+
+#[test]
+fn bytes_kept_are_counted_as_they_come_and_go() {
+    let mut streams = Streams::new(9, BUFFER_LIMIT);
+    streams.open(&1, 0, 0, &mut |_| ());
+    push_to(&mut streams, 1, 0, 0, b"\0\x04a");
+    push_to(&mut streams, 1, 0, 3, b"bc");
+    assert_eq!(streams.buffered(), 3);
+    push_to(&mut streams, 1, 0, 5, b"d");
+    assert_eq!(streams.buffered(), 0);
+}
+
+#[test]
+fn record_of_an_earlier_time_does_not_make_a_stream_older() {
+    let mut streams = Streams::new(9, BUFFER_LIMIT);
+    push_to(&mut streams, 1, 100, 0, b"x");
+    push_to(&mut streams, 1, 10, 1, b"x");
+    streams.expire(120, 50, &mut |_, _| ());
+    assert_eq!(streams.len(), 1);
+}
