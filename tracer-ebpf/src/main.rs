@@ -2,7 +2,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(unsafe_code, reason = "the licence is read by the kernel from a named section")
+    expect(
+        unsafe_code,
+        reason = "the licence is read by the kernel from a named section"
+    )
 )]
 
 #[cfg(target_arch = "bpf")]

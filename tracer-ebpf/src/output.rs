@@ -62,7 +62,11 @@ pub(crate) fn ring_full(program: u32) {
 #[inline(always)]
 pub(crate) fn submit<T>(entry: RingBufEntry<T>) {
     let full = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) >= u64::from(config!(wake_at));
-    entry.submit(u64::from(if full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+    entry.submit(u64::from(if full {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    }));
 }
 
 /// Counts a packet of which not even the headers could be read.

@@ -63,7 +63,10 @@ impl Skb {
     /// Copies the window of the skb at `address`.
     #[inline(always)]
     pub(crate) fn read(address: u64) -> Option<Self> {
-        let mut skb = Self { address, window: MaybeUninit::uninit() };
+        let mut skb = Self {
+            address,
+            window: MaybeUninit::uninit(),
+        };
         let from = address + u64::from(offset!(skb_window));
         copy(skb.window.as_mut_ptr().cast(), SKB_WINDOW as u32, from).then_some(skb)
     }
@@ -177,7 +180,11 @@ fn v4(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     let header = u32::from(bytes[0] & 0xf) * 4;
     let total = u32::from(u16::from_be_bytes([bytes[2], bytes[3]]));
     // Total length is 0 for a segment larger than 64 KiB (BIG TCP).
-    let len = if total == 0 || total > len { len } else { total };
+    let len = if total == 0 || total > len {
+        len
+    } else {
+        total
+    };
     let fragment = u16::from_be_bytes([bytes[6], bytes[7]]);
     let marks = if fragment & 0x1fff != 0 {
         mark::LATER_FRAGMENT
@@ -200,7 +207,11 @@ fn v4(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
 fn v6(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     let mut next = bytes[6];
     let payload = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-    let len = if payload == 0 || payload + 40 > len { len } else { payload + 40 };
+    let len = if payload == 0 || payload + 40 > len {
+        len
+    } else {
+        payload + 40
+    };
     if matches!(next, UDP | TCP | ICMPV6) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);
@@ -254,8 +265,16 @@ fn transport(
         ip,
         payload_offset,
         payload_len: len.saturating_sub(payload_offset),
-        seq: if tcp { u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]]) } else { 0 },
-        ack: if tcp { u32::from_be_bytes([l4[8], l4[9], l4[10], l4[11]]) } else { 0 },
+        seq: if tcp {
+            u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]])
+        } else {
+            0
+        },
+        ack: if tcp {
+            u32::from_be_bytes([l4[8], l4[9], l4[10], l4[11]])
+        } else {
+            0
+        },
         sport: [l4[0], l4[1]],
         dport: [l4[2], l4[3]],
         protocol,

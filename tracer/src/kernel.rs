@@ -23,7 +23,9 @@ pub enum Error {
         missing: String,
     },
     /// The kernel forbids reading its memory.
-    #[error("the kernel is locked down for confidentiality, which forbids BPF to read kernel memory: boot with lockdown=integrity or none")]
+    #[error(
+        "the kernel is locked down for confidentiality, which forbids BPF to read kernel memory: boot with lockdown=integrity or none"
+    )]
     Lockdown,
     /// The kernel is older than the oldest that works.
     #[error("Linux {found} is too old: 5.10 is the oldest that works")]
@@ -75,7 +77,9 @@ pub enum Error {
         source: aya::maps::MapError,
     },
     /// The object lacks something this binary counts on.
-    #[error("the BPF object has no {name}: this binary was built with TRACER_EBPF=skip; build it without")]
+    #[error(
+        "the BPF object has no {name}: this binary was built with TRACER_EBPF=skip; build it without"
+    )]
     Missing {
         /// The map or program.
         name: &'static str,

@@ -6,7 +6,7 @@
 //! namespaces; [`report`] prints. [`run`] wires them together.
 
 //pub mod cli;
-//pub mod correlate;
+pub mod correlate;
 pub mod kernel;
 //pub mod logging;
 pub mod model;

@@ -6,7 +6,9 @@ pub mod ids;
 pub mod row;
 pub mod trace;
 
-pub use fact::{Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent, Transport};
+pub use fact::{
+    Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent, Transport,
+};
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 pub use row::{Client, Connection, Dns, Outcome, Protocol, Row};
 pub use trace::Trace;

@@ -46,7 +46,10 @@ pub struct Decoder {
 impl Decoder {
     /// A decoder for records of programs loaded with `offsets`.
     pub fn new(offsets: &tracer_ebpf::config::Offsets) -> Self {
-        Self { tuples: packet::TupleLayout::new(offsets), arena: BytesMut::new() }
+        Self {
+            tuples: packet::TupleLayout::new(offsets),
+            arena: BytesMut::new(),
+        }
     }
 
     /// The fact that one record tells; `None` when it is no record that this binary knows.

@@ -51,7 +51,12 @@ fn queued(address: u64, argument: *mut c_void) -> i32 {
 
 #[inline(always)]
 fn received(address: u64, argument: *mut c_void) -> i32 {
-    device(address, program::NETIF_RECEIVE_SKB, place::RECEIVED, argument);
+    device(
+        address,
+        program::NETIF_RECEIVE_SKB,
+        place::RECEIVED,
+        argument,
+    );
     0
 }
 
@@ -65,12 +70,21 @@ fn device(address: u64, program: u32, place: u8, argument: *mut c_void) {
         return;
     }
     // On reception the network header is set only after this tracepoint; data points to it.
-    let start = if place == place::RECEIVED { skb.data() } else { skb.network_header() };
+    let start = if place == place::RECEIVED {
+        skb.data()
+    } else {
+        skb.network_header()
+    };
     let ip = skb::past_vlan(skb.protocol(), start);
     let len = skb.len().wrapping_sub(ip.wrapping_sub(skb.data()) as u32);
     match skb::headers(ip, len) {
         Ok(headers) => {
-            let seen = Seen { program, place, reason: 0, location: 0 };
+            let seen = Seen {
+                program,
+                place,
+                reason: 0,
+                location: 0,
+            };
             packet::observe(&seen, &skb, &headers, argument);
         }
         Err(Skip::NotOurs) => {}

@@ -14,7 +14,11 @@ use crate::{
 /// include/trace/events/skb.h; the reason since Linux 5.17.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
-    let reason = if config!(drop_reason) == 0 { 0 } else { ctx.arg::<u64>(2) as u32 };
+    let reason = if config!(drop_reason) == 0 {
+        0
+    } else {
+        ctx.arg::<u64>(2) as u32
+    };
     freed(ctx.arg(0), ctx.arg(1), reason);
     0
 }
@@ -33,7 +37,12 @@ fn freed(address: u64, location: u64, reason: u32) {
     let len = skb.len().wrapping_add(skb.data().wrapping_sub(ip) as u32);
     if let Ok(headers) = skb::headers(ip, len) {
         let program = program::KFREE_SKB;
-        let seen = Seen { program, place: place::DROPPED, reason, location };
+        let seen = Seen {
+            program,
+            place: place::DROPPED,
+            reason,
+            location,
+        };
         packet::observe(&seen, &skb, &headers, core::ptr::null_mut());
     }
 }

@@ -107,7 +107,11 @@ pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: &Headers, argument: *mut 
 fn wanted(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
     let dropped = seen.place == place::DROPPED;
     if headers.marks & mark::LATER_FRAGMENT != 0 {
-        return if headers.protocol == UDP { Wanted::Headers } else { Wanted::No };
+        return if headers.protocol == UDP {
+            Wanted::Headers
+        } else {
+            Wanted::No
+        };
     }
     match headers.protocol {
         UDP if on_dns_port(headers) => Wanted::Payload,
@@ -192,7 +196,12 @@ fn flow_here(seen: &Seen, skb: &Skb, headers: &Headers) -> FlowHere {
     copy_addresses(headers, saddr.as_mut_ptr(), daddr.as_mut_ptr());
     FlowHere {
         addresses,
-        ports: [headers.sport[0], headers.sport[1], headers.dport[0], headers.dport[1]],
+        ports: [
+            headers.sport[0],
+            headers.sport[1],
+            headers.dport[0],
+            headers.dport[1],
+        ],
         dev: skb.dev().to_ne_bytes(),
         place: u32::from(seen.place),
     }
@@ -324,7 +333,11 @@ fn fill_conntrack(packet: *mut Packet, conntrack: u64) {
         (*packet).zone = 0;
         if conntrack != 0 {
             let tuples = (&raw mut (*packet).tuples).cast();
-            skb::copy(tuples, TUPLE_HASHES as u32, conntrack + u64::from(offset!(ct_tuplehash)));
+            skb::copy(
+                tuples,
+                TUPLE_HASHES as u32,
+                conntrack + u64::from(offset!(ct_tuplehash)),
+            );
             if offset!(ct_zone) != ABSENT {
                 let zone = conntrack + u64::from(offset!(ct_zone));
                 (*packet).zone = skb::read(zone).unwrap_or(0);

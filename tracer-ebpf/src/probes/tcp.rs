@@ -38,14 +38,21 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
 /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb, …)`, include/trace/events/tcp.h.
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
-    emit(program::TCP_RETRANSMIT_SKB, ctx.arg(0), event::RETRANSMITTED, 0);
+    emit(
+        program::TCP_RETRANSMIT_SKB,
+        ctx.arg(0),
+        event::RETRANSMITTED,
+        0,
+    );
     0
 }
 
 #[inline(always)]
 fn emit(program: u32, sock: u64, event: u8, state: u8) {
     let at = |offset: u16| sock + u64::from(offset);
-    if config!(connections) == 0 || skb::read::<u16>(at(offset!(sk_protocol))).is_none_or(|p| p as u8 != TCP) {
+    if config!(connections) == 0
+        || skb::read::<u16>(at(offset!(sk_protocol))).is_none_or(|p| p as u8 != TCP)
+    {
         return;
     }
     let Some(mut entry) = output::reserve::<Socket>(program) else {
@@ -55,10 +62,16 @@ fn emit(program: u32, sock: u64, event: u8, state: u8) {
     let v6 = skb::read::<u16>(at(offset!(sk_family))) == Some(AF_INET6);
     let (saddr, daddr) = if v6 {
         let local = skb::read(at(offset!(sk_v6_rcv_saddr))).unwrap_or([0; 16]);
-        (local, skb::read(at(offset!(sk_v6_daddr))).unwrap_or([0; 16]))
+        (
+            local,
+            skb::read(at(offset!(sk_v6_daddr))).unwrap_or([0; 16]),
+        )
     } else {
         let local = skb::read(at(offset!(sk_rcv_saddr))).unwrap_or([0; 4]);
-        (v4_mapped(local), v4_mapped(skb::read(at(offset!(sk_daddr))).unwrap_or([0; 4])))
+        (
+            v4_mapped(local),
+            v4_mapped(skb::read(at(offset!(sk_daddr))).unwrap_or([0; 4])),
+        )
     };
     entry.write(Socket {
         kind: kind::SOCKET,
@@ -70,8 +83,14 @@ fn emit(program: u32, sock: u64, event: u8, state: u8) {
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         saddr,
         daddr,
-        pid: if connecting { (bpf_get_current_pid_tgid() >> 32) as u32 } else { 0 },
-        sport: skb::read::<u16>(at(offset!(sk_num))).unwrap_or(0).to_be_bytes(),
+        pid: if connecting {
+            (bpf_get_current_pid_tgid() >> 32) as u32
+        } else {
+            0
+        },
+        sport: skb::read::<u16>(at(offset!(sk_num)))
+            .unwrap_or(0)
+            .to_be_bytes(),
         dport: skb::read(at(offset!(sk_dport))).unwrap_or([0; 2]),
         event,
         state,

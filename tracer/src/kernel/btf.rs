@@ -47,15 +47,24 @@ impl Btf {
     /// # Errors
     /// There is none, or it does not parse.
     pub fn of_kernel(module: &str) -> Result<Self, Error> {
-        let bytes =
-            fs::read(VMLINUX).map_err(|source| Error::NoBtf { path: VMLINUX, source })?;
-        let mut btf = Self { starts: vec![0], ..Self::default() };
-        btf.append(&bytes).map_err(|what| Error::BadBtf { path: VMLINUX.to_owned(), what })?;
+        let bytes = fs::read(VMLINUX).map_err(|source| Error::NoBtf {
+            path: VMLINUX,
+            source,
+        })?;
+        let mut btf = Self {
+            starts: vec![0],
+            ..Self::default()
+        };
+        btf.append(&bytes).map_err(|what| Error::BadBtf {
+            path: VMLINUX.to_owned(),
+            what,
+        })?;
         // A module's type ids and string offsets go on where the kernel's end.
         let path = Path::new("/sys/kernel/btf").join(module);
         if let Ok(bytes) = fs::read(&path) {
             let path = path.display().to_string();
-            btf.append(&bytes).map_err(|what| Error::BadBtf { path, what })?;
+            btf.append(&bytes)
+                .map_err(|what| Error::BadBtf { path, what })?;
         }
         Ok(btf)
     }
@@ -63,7 +72,12 @@ impl Btf {
     fn append(&mut self, bytes: &[u8]) -> Result<(), &'static str> {
         const CUT: &str = "it is cut short";
         let word = |at: usize| {
-            bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes).map(|w| w as usize)
+            bytes
+                .get(at..at + 4)?
+                .try_into()
+                .ok()
+                .map(u32::from_ne_bytes)
+                .map(|w| w as usize)
         };
         if bytes.get(..2) != Some(&0xeb9f_u16.to_ne_bytes()) {
             return Err("its magic number is wrong");
@@ -78,33 +92,47 @@ impl Btf {
         self.types.extend_from_slice(types);
         while at < self.types.len() {
             let id = u32::try_from(self.starts.len()).map_err(|_| "it has too many types")?;
-            self.starts.push(u32::try_from(at).map_err(|_| "it is too long")?);
+            self.starts
+                .push(u32::try_from(at).map_err(|_| "it is too long")?);
             let (kind, len) = (self.kind(id), self.vlen(id));
-            if matches!(kind, kind::STRUCT | kind::UNION | kind::TYPEDEF | kind::ENUM | kind::ENUM64) {
+            if matches!(
+                kind,
+                kind::STRUCT | kind::UNION | kind::TYPEDEF | kind::ENUM | kind::ENUM64
+            ) {
                 let name = self.string(self.word(at)).to_vec();
                 if !name.is_empty() {
                     self.named.entry((kind, name)).or_insert(id);
                 }
             }
-            at += 12 + match kind {
-                kind::INT | kind::VAR | kind::DECL_TAG => 4,
-                kind::ARRAY => 12,
-                kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * len,
-                kind::ENUM | kind::FUNC_PROTO => 8 * len,
-                0 => return Err("it has a type of no kind"),
-                _ => 0,
-            };
+            at += 12
+                + match kind {
+                    kind::INT | kind::VAR | kind::DECL_TAG => 4,
+                    kind::ARRAY => 12,
+                    kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * len,
+                    kind::ENUM | kind::FUNC_PROTO => 8 * len,
+                    0 => return Err("it has a type of no kind"),
+                    _ => 0,
+                };
         }
-        if at == self.types.len() { Ok(()) } else { Err(CUT) }
+        if at == self.types.len() {
+            Ok(())
+        } else {
+            Err(CUT)
+        }
     }
 
     fn word(&self, at: usize) -> u32 {
-        let bytes = self.types.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        let bytes = self
+            .types
+            .get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok());
         bytes.map_or(0, u32::from_ne_bytes)
     }
 
     fn start(&self, id: u32) -> usize {
-        self.starts.get(id as usize).map_or(usize::MAX / 2, |&start| start as usize)
+        self.starts
+            .get(id as usize)
+            .map_or(usize::MAX / 2, |&start| start as usize)
     }
 
     fn kind(&self, id: u32) -> u32 {
@@ -143,7 +171,8 @@ impl Btf {
 
     /// Size of `struct strukt` in bytes; `None` when there is none.
     pub fn size(&self, strukt: &str) -> Option<usize> {
-        self.find(kind::STRUCT, strukt).map(|id| self.size_or_type(id) as usize)
+        self.find(kind::STRUCT, strukt)
+            .map(|id| self.size_or_type(id) as usize)
     }
 
     /// Offset in bytes of `path` (members joined by dots) in `struct strukt`; members of
@@ -166,7 +195,11 @@ impl Btf {
             return None;
         }
         // With kind_flag set the offset's upper eight bits are a bit field's size.
-        let mask = if self.word(self.start(id) + 4) >> 31 == 1 { 0x00ff_ffff } else { u32::MAX };
+        let mask = if self.word(self.start(id) + 4) >> 31 == 1 {
+            0x00ff_ffff
+        } else {
+            u32::MAX
+        };
         (0..self.vlen(id)).find_map(|index| {
             let at = self.start(id) + 12 + 12 * index;
             let (found, inner) = (self.string(self.word(at)), self.word(at + 4));
@@ -184,7 +217,9 @@ impl Btf {
 
     /// Names of `enum name` by value; empty when there is none.
     pub fn enumerators(&self, name: &str) -> HashMap<u32, String> {
-        let Some(id) = self.find(kind::ENUM, name) else { return HashMap::new() };
+        let Some(id) = self.find(kind::ENUM, name) else {
+            return HashMap::new();
+        };
         (0..self.vlen(id))
             .map(|index| {
                 let at = self.start(id) + 12 + 8 * index;
@@ -201,8 +236,7 @@ impl Btf {
         let pointer = self.stripped(typedef);
         let prototype = (self.kind(pointer) == kind::PTR).then(|| self.size_or_type(pointer))?;
         // The first parameter is the tracepoint's own `void *__data`.
-        (self.kind(prototype) == kind::FUNC_PROTO)
-            .then(|| self.vlen(prototype).saturating_sub(1))
+        (self.kind(prototype) == kind::FUNC_PROTO).then(|| self.vlen(prototype).saturating_sub(1))
     }
 }
 
@@ -242,7 +276,10 @@ mod tests {
     }
 
     fn parsed(bytes: &[u8]) -> Result<Btf, &'static str> {
-        let mut btf = Btf { starts: vec![0], ..Btf::default() };
+        let mut btf = Btf {
+            starts: vec![0],
+            ..Btf::default()
+        };
         btf.append(bytes).map(|()| btf)
     }
 

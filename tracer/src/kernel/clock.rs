@@ -6,9 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::model::{Event, KtimeNs, WallNs};
 
 /// Now by `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`.
-#[expect(unsafe_code, reason = "the standard library's Instant does not tell its nanoseconds")]
+#[expect(
+    unsafe_code,
+    reason = "the standard library's Instant does not tell its nanoseconds"
+)]
 pub fn ktime() -> KtimeNs {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `now` is a timespec to write to; the clock exists on every Linux.
     unsafe {
         libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now);
@@ -19,7 +25,12 @@ pub fn ktime() -> KtimeNs {
 
 /// Both clocks now, as the event that lets time pass.
 pub fn tick() -> Event {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let wall = WallNs(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX));
-    Event::Tick { ktime: ktime(), wall }
+    Event::Tick {
+        ktime: ktime(),
+        wall,
+    }
 }

@@ -84,13 +84,18 @@ impl Kernel {
             return Err(Error::Missing { name: "programs" });
         }
         if !options.ring_bytes.is_power_of_two() || options.ring_bytes < 4096 {
-            return Err(Error::RingSize { bytes: options.ring_bytes });
+            return Err(Error::RingSize {
+                bytes: options.ring_bytes,
+            });
         }
         super::privilege::check()?;
         super::privilege::raise_memlock();
         let btf = Btf::of_kernel("nf_conntrack")?;
         let offsets = offsets::of(&btf)?;
-        let config = config(options, btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3));
+        let config = config(
+            options,
+            btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3),
+        );
         let log_level: u8 = if options.log { 0xff } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(None) // the object has no CO-RE relocations; parsing BTF for them costs 30 MB
@@ -103,7 +108,10 @@ impl Kernel {
         let types = aya::Btf::from_sys_fs().ok();
         let probes: Vec<_> = probes::ALL
             .iter()
-            .map(|&probe| ProbeState { probe, status: attach(&mut ebpf, probe, &btf, types.as_ref()) })
+            .map(|&probe| ProbeState {
+                probe,
+                status: attach(&mut ebpf, probe, &btf, types.as_ref()),
+            })
             .collect();
         let kernel = Self {
             ebpf,
@@ -126,8 +134,14 @@ impl Kernel {
         if self.offsets.ct_tuplehash == tracer_ebpf::config::ABSENT {
             spots.push("NAT: nf_conntrack was not loaded when the tracer started");
         }
-        if !self.probes.iter().any(|state| state.status == Status::Attached { paged: true }) {
-            spots.push("payload in page fragments (DNS over TCP): the kernel took no BTF tracepoint");
+        if !self
+            .probes
+            .iter()
+            .any(|state| state.status == Status::Attached { paged: true })
+        {
+            spots.push(
+                "payload in page fragments (DNS over TCP): the kernel took no BTF tracepoint",
+            );
         }
         spots
     }
@@ -135,7 +149,10 @@ impl Kernel {
     /// Names of this kernel's drop reasons, without their common prefix.
     pub fn drop_reasons(&self) -> HashMap<u32, String> {
         let name = |text: &String| text.trim_start_matches("SKB_DROP_REASON_").to_owned();
-        self.reasons.iter().map(|(&value, text)| (value, name(text))).collect()
+        self.reasons
+            .iter()
+            .map(|(&value, text)| (value, name(text)))
+            .collect()
     }
 
     /// The records. Can be taken once.
@@ -143,7 +160,10 @@ impl Kernel {
     /// # Errors
     /// It was taken before, or the ring cannot be mapped.
     pub fn stream(&mut self) -> Result<Stream, Error> {
-        let map = self.ebpf.take_map("RECORDS").ok_or(Error::Missing { name: "RECORDS" })?;
+        let map = self
+            .ebpf
+            .take_map("RECORDS")
+            .ok_or(Error::Missing { name: "RECORDS" })?;
         Stream::new(map, Decoder::new(&self.offsets))
     }
 
@@ -163,7 +183,9 @@ impl Kernel {
             PerCpuArray::try_from(map).map_err(|source| Error::Map { name, source })?;
         let mut now = Losses::default();
         for probe in probes::ALL {
-            let cpus = lost.get(&probe.program, 0).map_err(|source| Error::Map { name, source })?;
+            let cpus = lost
+                .get(&probe.program, 0)
+                .map_err(|source| Error::Map { name, source })?;
             for cpu in cpus.iter() {
                 now.ring_full += cpu.ring_full;
                 now.unreadable += cpu.unreadable;
@@ -184,7 +206,10 @@ impl Kernel {
     /// Runs that the kernel left out because the program was running already on that processor
     /// (`recursion_misses` of `bpf_prog_show_fdinfo`, Linux 5.12); 0 where it is not told.
     fn skipped(&self, program: &str) -> u64 {
-        let fd = self.ebpf.program(program).and_then(|program| program.fd().ok());
+        let fd = self
+            .ebpf
+            .program(program)
+            .and_then(|program| program.fd().ok());
         let Some(fd) = fd else { return 0 };
         let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -222,7 +247,8 @@ fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
             IpAddr::V6(v6) => (v6, bits),
         };
         let key = Key::new(u32::from(bits), address.octets());
-        trie.insert(&key, 1, 0).map_err(|source| Error::Map { name, source })?;
+        trie.insert(&key, 1, 0)
+            .map_err(|source| Error::Map { name, source })?;
     }
     Ok(())
 }
@@ -245,7 +271,12 @@ fn attach(ebpf: &mut Ebpf, probe: Probe, btf: &Btf, aya_btf: Option<&aya::Btf>) 
     }
 }
 
-fn attach_btf(ebpf: &mut Ebpf, name: &str, tracepoint: &str, types: &aya::Btf) -> Result<(), String> {
+fn attach_btf(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tracepoint: &str,
+    types: &aya::Btf,
+) -> Result<(), String> {
     let program = ebpf.program_mut(name).ok_or_else(no_program)?;
     let program: &mut BtfTracePoint = program.try_into().map_err(words)?;
     program.load(tracepoint, types).map_err(words)?;
@@ -270,7 +301,10 @@ fn words(error: aya::programs::ProgramError) -> String {
     if let Some(source) = error.source() {
         text = format!("{text}: {source}");
     }
-    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("processed ")).collect();
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("processed "))
+        .collect();
     match lines[..] {
         [first, .., last] => format!("{first} … {last}"),
         _ => text,

@@ -13,7 +13,9 @@ use super::{Error, btf::Btf};
 /// A member that no probe can do without is missing, or `struct sk_buff` is too spread out.
 pub fn of(btf: &Btf) -> Result<Offsets, Error> {
     let need = |strukt: &'static str, member: &'static str| {
-        let found = btf.offset(strukt, member).and_then(|offset| u16::try_from(offset).ok());
+        let found = btf
+            .offset(strukt, member)
+            .and_then(|offset| u16::try_from(offset).ok());
         found.ok_or(Error::NoMember { strukt, member })
     };
     let may = |strukt: &'static str, member: &'static str| need(strukt, member).unwrap_or(ABSENT);
@@ -66,12 +68,19 @@ fn place_window(offsets: &mut Offsets) -> Result<(), Error> {
     let eight = [offsets.skb_nfct, offsets.skb_head, offsets.skb_data];
     let four = [offsets.skb_len, offsets.skb_data_len];
     let two = [offsets.skb_protocol, offsets.skb_network_header];
-    let all = eight.iter().chain(&four).chain(&two).filter(|&&offset| offset != ABSENT);
+    let all = eight
+        .iter()
+        .chain(&four)
+        .chain(&two)
+        .filter(|&&offset| offset != ABSENT);
     let first = all.clone().min().copied().unwrap_or(0) / 8 * 8;
     let last = all.max().copied().unwrap_or(0);
     let bytes = usize::from(last) + 8 - usize::from(first);
     if bytes > SKB_WINDOW {
-        return Err(Error::Window { bytes, limit: SKB_WINDOW });
+        return Err(Error::Window {
+            bytes,
+            limit: SKB_WINDOW,
+        });
     }
     offsets.skb_window = first;
     Ok(())
@@ -83,13 +92,25 @@ mod tests {
 
     #[test]
     fn a_window_too_small_is_refused() {
-        let mut offsets = Offsets { skb_nfct: 0, skb_len: 16, skb_data: 400, ..Offsets::NONE };
-        assert!(matches!(place_window(&mut offsets), Err(Error::Window { bytes: 408, .. })));
+        let mut offsets = Offsets {
+            skb_nfct: 0,
+            skb_len: 16,
+            skb_data: 400,
+            ..Offsets::NONE
+        };
+        assert!(matches!(
+            place_window(&mut offsets),
+            Err(Error::Window { bytes: 408, .. })
+        ));
     }
 
     #[test]
     fn the_window_begins_at_the_first_member_rounded_down() {
-        let mut offsets = Offsets { skb_len: 116, skb_data: 200, ..Offsets::NONE };
+        let mut offsets = Offsets {
+            skb_len: 116,
+            skb_data: 200,
+            ..Offsets::NONE
+        };
         place_window(&mut offsets).unwrap();
         assert_eq!(offsets.skb_window, 112);
     }

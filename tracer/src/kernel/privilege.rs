@@ -19,7 +19,9 @@ const OLDEST: (u32, u32) = (5, 10);
 pub fn check() -> Result<(), Error> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if version(&release).is_some_and(|found| found < OLDEST) {
-        return Err(Error::TooOld { found: release.trim().to_owned() });
+        return Err(Error::TooOld {
+            found: release.trim().to_owned(),
+        });
     }
     let lockdown = fs::read_to_string(Path::new("/sys/kernel/security/lockdown"));
     if lockdown.is_ok_and(|modes| modes.contains("[confidentiality]")) {
@@ -38,7 +40,9 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn missing(status: &str) -> Option<String> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
     let set = u64::from_str_radix(line.trim(), 16).ok()?;
     let has = |bit: u32| set & (1 << bit) != 0 || set & (1 << SYS_ADMIN) != 0;
     let names: Vec<_> = [("CAP_BPF", BPF), ("CAP_PERFMON", PERFMON)]
@@ -50,9 +54,15 @@ fn missing(status: &str) -> Option<String> {
 }
 
 /// Before Linux 5.11 maps count against RLIMIT_MEMLOCK. A refusal shows when the map is made.
-#[expect(unsafe_code, reason = "the standard library does not set resource limits")]
+#[expect(
+    unsafe_code,
+    reason = "the standard library does not set resource limits"
+)]
 pub fn raise_memlock() {
-    let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let all = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: `all` is a valid rlimit to read from.
     unsafe {
         libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const all);
@@ -72,7 +82,10 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert_eq!(missing("CapEff:\t0000000000000000\n").unwrap(), "CAP_BPF and CAP_PERFMON");
+        assert_eq!(
+            missing("CapEff:\t0000000000000000\n").unwrap(),
+            "CAP_BPF and CAP_PERFMON"
+        );
         assert_eq!(missing("CapEff:\t0000004000000000\n").unwrap(), "CAP_BPF");
         assert_eq!(missing("CapEff:\t000000c000000000\n"), None);
         assert_eq!(missing("CapEff:\t0000000000200000\n"), None);

@@ -47,13 +47,22 @@ impl Stream {
     pub(super) fn new(map: Map, decoder: Decoder) -> Result<Self, Error> {
         let name = "RECORDS";
         let ring = RingBuf::try_from(map).map_err(|source| Error::Map { name, source })?;
-        #[expect(unsafe_code, reason = "tokio asks that the descriptor outlive its registration")]
+        #[expect(
+            unsafe_code,
+            reason = "tokio asks that the descriptor outlive its registration"
+        )]
         // SAFETY: the descriptor belongs to the ring's map, which the AsyncFd owns, and never changes.
         let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), Interest::READABLE) }
             .map_err(|error| error.into_parts().1)?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { ring, timer, decoder, held: Vec::new(), undecodable: 0 })
+        Ok(Self {
+            ring,
+            timer,
+            decoder,
+            held: Vec::new(),
+            undecodable: 0,
+        })
     }
 
     /// Waits until the timer or the ring's filling says that it is time to drain.
@@ -75,7 +84,10 @@ impl Stream {
     pub fn drain(&mut self, take: &mut impl FnMut(Fact)) -> bool {
         let now = clock::ktime();
         let more = self.fill();
-        let limit = KtimeNs(now.0.saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0)));
+        let limit = KtimeNs(
+            now.0
+                .saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0)),
+        );
         self.release(limit, take);
         more
     }
@@ -88,13 +100,18 @@ impl Stream {
 
     /// What could not be made sense of since the last call.
     pub fn losses(&mut self) -> Losses {
-        Losses { undecodable: std::mem::take(&mut self.undecodable), ..Losses::default() }
+        Losses {
+            undecodable: std::mem::take(&mut self.undecodable),
+            ..Losses::default()
+        }
     }
 
     fn fill(&mut self) -> bool {
         let ring = &mut self.ring.get_mut().0;
         for _ in 0..BATCH {
-            let Some(record) = ring.next() else { return false };
+            let Some(record) = ring.next() else {
+                return false;
+            };
             match self.decoder.decode(&record) {
                 Some(fact) => self.held.push(fact),
                 None => self.undecodable += 1,

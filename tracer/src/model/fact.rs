@@ -82,7 +82,10 @@ impl Flow {
     /// The same flow, the other way.
     #[must_use]
     pub fn reversed(self) -> Self {
-        Self { src: self.dst, dst: self.src }
+        Self {
+            src: self.dst,
+            dst: self.src,
+        }
     }
 }
 

@@ -91,14 +91,21 @@ pub struct Latency(Histogram<u32>);
 
 impl Default for Latency {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are constants in order"))
+        Self(
+            Histogram::new_with_bounds(1, 600_000_000, 2)
+                .expect("the bounds are constants in order"),
+        )
     }
 }
 
 impl Latency {
     /// Adds one.
     pub fn add(&mut self, latency: Duration) {
-        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.0.saturating_record(
+            u64::try_from(latency.as_micros())
+                .unwrap_or(u64::MAX)
+                .max(1),
+        );
     }
 
     /// How many were added.

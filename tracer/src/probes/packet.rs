@@ -60,7 +60,10 @@ impl TupleLayout {
             };
             Some(SocketAddr::new(ip, u16::from_be_bytes(port)))
         };
-        Some(Flow { src: end(self.saddr, self.sport)?, dst: end(self.daddr, self.dport)? })
+        Some(Flow {
+            src: end(self.saddr, self.sport)?,
+            dst: end(self.daddr, self.dport)?,
+        })
     }
 }
 
@@ -74,7 +77,9 @@ pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
 /// short or contradict themselves.
 pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
     let record: record::Packet = tracer_ebpf::read(bytes)?;
-    let follows = bytes.get(size_of_val(&record)..)?.get(..record.captured as usize)?;
+    let follows = bytes
+        .get(size_of_val(&record)..)?
+        .get(..record.captured as usize)?;
     let payload = follows.get(usize::from(record.skip)..)?;
     let (sport, dport, transport) = transport(&record);
     Some(Packet {
@@ -82,7 +87,10 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         place: match record.place {
             place::QUEUED => Place::Queued,
             place::RECEIVED => Place::Received,
-            place::DROPPED => Place::Dropped { reason: record.reason, location: record.location },
+            place::DROPPED => Place::Dropped {
+                reason: record.reason,
+                location: record.location,
+            },
             _ => return None,
         },
         netns: NetnsInode(record.netns),
@@ -93,7 +101,9 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             dst: socket_addr(record.daddr, dport),
         },
         transport,
-        conntrack: (record.conntrack != 0).then(|| conntrack(&record, tuples)).flatten(),
+        conntrack: (record.conntrack != 0)
+            .then(|| conntrack(&record, tuples))
+            .flatten(),
         sender: (record.sock != 0).then(|| Sender {
             pid: (record.pid != 0).then_some(record.pid),
             comm: record.comm,
@@ -114,7 +124,11 @@ fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
         UDP => (record.sport, record.dport, Transport::Udp),
         TCP => {
             let flags = TcpFlags(record.tcp_flags);
-            let transport = Transport::Tcp { flags, seq: record.seq, ack: record.ack };
+            let transport = Transport::Tcp {
+                flags,
+                seq: record.seq,
+                ack: record.ack,
+            };
             (record.sport, record.dport, transport)
         }
         // For ICMP the bytes of the source port are type and code.
@@ -151,7 +165,13 @@ mod tests {
     use super::*;
 
     fn layout() -> TupleLayout {
-        TupleLayout { saddr: 16, sport: 32, family: 34, daddr: 36, dport: 52 }
+        TupleLayout {
+            saddr: 16,
+            sport: 32,
+            family: 34,
+            daddr: 36,
+            dport: 52,
+        }
     }
 
     #[test]
@@ -178,7 +198,10 @@ mod tests {
 
     #[test]
     fn a_layout_outside_the_record_tells_nothing() {
-        let outside = TupleLayout { dport: TUPLE_HASH, ..layout() };
+        let outside = TupleLayout {
+            dport: TUPLE_HASH,
+            ..layout()
+        };
         assert_eq!(outside.flow(&[0; TUPLE_HASH]), None);
     }
 

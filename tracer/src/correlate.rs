@@ -1,0 +1,342 @@
+//! Turns one ordered stream of events into rows: pure, synchronous, and bounded in memory.
+//! Time comes from events, never from a clock; ticks let time-outs fire in silence.
+//!
+//! Knows which packets belong together; not where facts come from, nor how rows are shown.
+
+pub mod message;
+pub mod stream;
+
+mod connections;
+mod dns;
+mod nat;
+mod quote;
+mod spot;
+mod words;
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use self::{
+    connections::Connections,
+    dns::DnsTable,
+    message::Peek,
+    nat::{Ends, Nat},
+    spot::Spot,
+    stream::Streams,
+};
+use crate::model::{
+    Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, fact::TcpFlags,
+    trace::Unplaced,
+};
+
+/// How often time-outs are looked for, in time of the events.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// After this long without a segment a DNS stream is forgotten; RFC 7766, section 6.2.3 expects
+/// idle connections to end within seconds.
+const STREAM_IDLE: Duration = Duration::from_secs(30);
+
+/// Bytes that all DNS streams buffer together.
+const STREAM_BYTES: usize = 4 << 20;
+
+/// What the correlator is told before it begins.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Ports that carry DNS.
+    pub dns_ports: Vec<u16>,
+    /// Prefixes known to be service addresses, as address and length in bits; when there are
+    /// none, every failed connection is worth a row.
+    pub vips: Vec<(IpAddr, u8)>,
+    /// How long a query may go unanswered before it becomes a row.
+    pub unanswered_after: Duration,
+    /// How long it is remembered after that, so that a late answer finds it.
+    pub keep: Duration,
+    /// Most queries, and most connections, that are followed at once.
+    pub tracked: usize,
+    /// Names of the running kernel's drop reasons.
+    pub drop_reasons: HashMap<u32, String>,
+}
+
+impl Default for Settings {
+    /// glibc retries after 5 s (resolv.conf(5), `timeout`), hence 6.
+    fn default() -> Self {
+        Self {
+            dns_ports: vec![53],
+            vips: Vec::new(),
+            unanswered_after: Duration::from_secs(6),
+            keep: Duration::from_secs(15),
+            tracked: 65_536,
+            drop_reasons: HashMap::new(),
+        }
+    }
+}
+
+/// The two clocks of the latest tick, which translate any record's time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clocks {
+    ktime: KtimeNs,
+    wall: WallNs,
+}
+
+impl Clocks {
+    fn wall(self, ktime: KtimeNs) -> WallNs {
+        let since = i128::from(ktime.0) - i128::from(self.ktime.0);
+        WallNs(i64::try_from(i128::from(self.wall.0) + since).unwrap_or(i64::MAX))
+    }
+}
+
+/// What all parts need while a row is made.
+struct Context<'a> {
+    settings: &'a Settings,
+    clocks: Clocks,
+    serial: &'a mut u64,
+    rows: &'a mut Vec<Row>,
+}
+
+impl Context<'_> {
+    fn next_serial(&mut self) -> u64 {
+        *self.serial += 1;
+        *self.serial
+    }
+}
+
+/// Eats events, yields rows.
+#[derive(Debug)]
+pub struct Correlator {
+    settings: Settings,
+    clocks: Clocks,
+    serial: u64,
+    swept: KtimeNs,
+    nat: Nat,
+    dns: DnsTable,
+    streams: Streams<(Flow, Spot)>,
+    connections: Connections,
+    unplaced: Unplaced,
+    losses: Losses,
+}
+
+impl Correlator {
+    /// A correlator that has seen nothing.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            clocks: Clocks::default(),
+            serial: 0,
+            swept: KtimeNs(0),
+            nat: Nat::new(settings.tracked),
+            dns: DnsTable::default(),
+            streams: Streams::new(settings.tracked.min(4096), STREAM_BYTES),
+            connections: Connections::default(),
+            unplaced: Unplaced::default(),
+            losses: Losses::default(),
+            settings,
+        }
+    }
+
+    /// Takes the next event; rows that are finished by it are pushed to `rows`.
+    pub fn apply(&mut self, event: Event, rows: &mut Vec<Row>) {
+        match event {
+            Event::Fact(Fact::Packet(packet)) => self.packet(&packet, rows),
+            Event::Fact(Fact::Socket(socket)) => {
+                let (connections, mut context) = self.connections(rows);
+                connections.socket(&socket, &mut context);
+            }
+            Event::Tick { ktime, wall } => {
+                self.clocks = Clocks { ktime, wall };
+                if ktime - self.swept >= SWEEP_EVERY {
+                    self.swept = ktime;
+                    self.sweep(ktime, rows);
+                }
+            }
+            Event::Loss(losses) => self.losses.add(&losses),
+        }
+    }
+
+    /// Ends: whatever is still open becomes a row if it has been open for the limit, else it is
+    /// merely unfinished and left out.
+    pub fn finish(mut self, rows: &mut Vec<Row>) -> (Unplaced, Losses) {
+        let end = self.clocks.ktime;
+        self.sweep(end, rows);
+        (self.unplaced(), self.losses)
+    }
+
+    /// What could not be placed so far.
+    pub fn unplaced(&self) -> Unplaced {
+        let stream_losses = self.streams.losses();
+        Unplaced {
+            evicted: self.dns.evicted() + self.connections.evicted() + self.streams.evicted(),
+            tcp_gaps: stream_losses.gaps + stream_losses.unsynchronised,
+            ..self.unplaced
+        }
+    }
+
+    fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
+        if let Some(conntrack) = packet.conntrack
+            && let Some(protocol) = protocol(packet.transport)
+        {
+            self.nat.learn(protocol, conntrack);
+        }
+        match packet.transport {
+            Transport::LaterFragment => self.unplaced.fragments += 1,
+            Transport::IcmpError { kind, code } => self.icmp(packet, kind, code, rows),
+            Transport::Udp if self.on_dns_port(packet.flow) => {
+                self.datagram(packet, rows);
+            }
+            Transport::Udp => {
+                let ends = self.nat.ends(Protocol::Udp, packet);
+                let (connections, mut context) = self.connections(rows);
+                connections.udp(packet, ends, &mut context);
+            }
+            Transport::Tcp { flags, seq, .. } => self.segment(packet, flags, seq, rows),
+        }
+    }
+
+    fn datagram(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
+        let (captured, len) = (&packet.payload[..], packet.payload_len as usize);
+        self.message(Protocol::Udp, packet, captured, len, rows);
+    }
+
+    fn segment(&mut self, packet: &Packet, flags: TcpFlags, seq: u32, rows: &mut Vec<Row>) {
+        let dns = self.on_dns_port(packet.flow);
+        let (connections, nat, mut context) = self.tcp(rows);
+        connections.tcp(packet, flags, seq, dns, nat, &mut context);
+        if !dns || spot::is_drop(packet) {
+            return;
+        }
+        let key = (packet.flow, Spot::of(packet));
+        let mut streams = std::mem::replace(&mut self.streams, Streams::new(1, 0));
+        let mut whole = |message: stream::Message<'_>| {
+            self.message(
+                Protocol::Tcp,
+                packet,
+                message.captured,
+                message.original_len,
+                rows,
+            );
+        };
+        if flags.syn() {
+            streams.open(&key, seq, packet.ktime.0, &mut whole);
+        }
+        if packet.payload_len > 0 {
+            let len = packet.payload_len as usize;
+            streams.push(&key, packet.ktime.0, seq, &packet.payload, len, &mut whole);
+        }
+        if flags.fin() || flags.rst() {
+            streams.remove(&key, &mut whole);
+        }
+        self.streams = streams;
+    }
+
+    /// One DNS message at one place, whatever carried it.
+    fn message(
+        &mut self,
+        protocol: Protocol,
+        packet: &Packet,
+        captured: &[u8],
+        len: usize,
+        rows: &mut Vec<Row>,
+    ) {
+        let peek = match Peek::parse(captured, len) {
+            Ok(peek) => peek,
+            Err(malformed) => {
+                // Counted where it is sent, not at each place it passes.
+                if packet.sender.is_some() {
+                    match malformed {
+                        message::Malformed::Cut => self.unplaced.cut += 1,
+                        _ => self.unplaced.malformed += 1,
+                    }
+                }
+                return;
+            }
+        };
+        let ends = self.nat.dns_ends(protocol, packet, !peek.is_response);
+        let client = match protocol {
+            Protocol::Tcp => self.connections.client(ends.client, ends.asked),
+            Protocol::Udp => None,
+        };
+        let seen = dns::Seen {
+            protocol,
+            packet,
+            captured,
+            peek,
+            ends,
+            client,
+        };
+        let mut context = Context {
+            settings: &self.settings,
+            clocks: self.clocks,
+            serial: &mut self.serial,
+            rows,
+        };
+        self.dns.message(&seen, &mut self.unplaced, &mut context);
+    }
+
+    /// An ICMP error tells of the packet it quotes.
+    fn icmp(&mut self, packet: &Packet, kind: u8, code: u8, rows: &mut Vec<Row>) {
+        let Some(quoted) = quote::parse(&packet.payload) else {
+            return;
+        };
+        let cause = words::icmp(packet, kind, code);
+        let Some(cause) = cause else { return };
+        let dns = self.on_dns_port(quoted.flow);
+        let ends = self.nat.quoted_ends(quoted.protocol, packet, quoted.flow);
+        let mut context = Context {
+            settings: &self.settings,
+            clocks: self.clocks,
+            serial: &mut self.serial,
+            rows,
+        };
+        if dns && quoted.protocol == Protocol::Udp {
+            if self.settings.dns_ports.contains(&quoted.flow.dst.port()) {
+                self.dns.rejected(&quoted, ends, &cause, &mut context);
+            }
+        } else {
+            self.connections
+                .rejected(quoted.protocol, packet, ends, dns, &cause, &mut context);
+        }
+    }
+
+    fn sweep(&mut self, now: KtimeNs, rows: &mut Vec<Row>) {
+        let idle = u64::try_from(STREAM_IDLE.as_nanos()).unwrap_or(u64::MAX);
+        // What an idle stream still held was a message cut in two; its query times out by itself.
+        self.streams.expire(now.0, idle, &mut |_, _| {});
+        self.nat.age(now);
+        let mut context = Context {
+            settings: &self.settings,
+            clocks: self.clocks,
+            serial: &mut self.serial,
+            rows,
+        };
+        self.dns.sweep(now, &mut self.unplaced, &mut context);
+        self.connections.sweep(now, &mut context);
+    }
+
+    fn on_dns_port(&self, flow: Flow) -> bool {
+        let ports = &self.settings.dns_ports;
+        ports.contains(&flow.dst.port()) || ports.contains(&flow.src.port())
+    }
+
+    fn connections<'a>(&'a mut self, rows: &'a mut Vec<Row>) -> (&'a mut Connections, Context<'a>) {
+        let (connections, _, context) = self.tcp(rows);
+        (connections, context)
+    }
+
+    fn tcp<'a>(
+        &'a mut self,
+        rows: &'a mut Vec<Row>,
+    ) -> (&'a mut Connections, &'a Nat, Context<'a>) {
+        let context = Context {
+            settings: &self.settings,
+            clocks: self.clocks,
+            serial: &mut self.serial,
+            rows,
+        };
+        (&mut self.connections, &self.nat, context)
+    }
+}
+
+fn protocol(transport: Transport) -> Option<Protocol> {
+    match transport {
+        Transport::Udp => Some(Protocol::Udp),
+        Transport::Tcp { .. } => Some(Protocol::Tcp),
+        Transport::IcmpError { .. } | Transport::LaterFragment => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! Causes in words: one place, so that the same thing is always said the same way.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use crate::model::{Packet, Place};
+
+/// What an ICMP error says and who sent it; `None` for those that reject nothing.
+///
+/// RFC 792, RFC 1122 section 3.2.2.1, RFC 4443 section 3.
+pub(super) fn icmp(packet: &Packet, kind: u8, code: u8) -> Option<String> {
+    let v6 = packet.flow.src.is_ipv6();
+    let what = match (v6, kind, code) {
+        (false, 3, 0) | (true, 1, 0) => "no route",
+        (false, 3, 1) | (true, 1, 3) => "host unreachable",
+        (false, 3, 2) => "protocol unreachable",
+        (false, 3, 3) | (true, 1, 4) => "port unreachable",
+        // Told to send smaller, not turned away.
+        (false, 3, 4) | (true, 2, _) => return None,
+        (false, 3, 9 | 10 | 13) | (true, 1, 1) => "administratively prohibited",
+        (false, 11, _) | (true, 3, _) => "time exceeded",
+        (false, 3, _) | (true, 1, _) => "unreachable",
+        _ => "parameter problem",
+    };
+    let name = if v6 { "ICMPv6" } else { "ICMP" };
+    Some(format!("{name} {what} from {}", packet.flow.src.ip()))
+}
+
+/// A drop: reason, and in which namespace it is to be looked for.
+pub(super) fn dropped(packet: &Packet, reasons: &HashMap<u32, String>) -> Option<String> {
+    let Place::Dropped { reason, .. } = packet.place else {
+        return None;
+    };
+    Some(match reasons.get(&reason) {
+        Some(name) => name.clone(),
+        None if reason == 0 => "reason not told by this kernel".to_owned(),
+        None => format!("reason {reason}"),
+    })
+}
+
+/// An answer that its asker discards, for it does not come from the address asked.
+pub(super) fn unexpected_source(from: IpAddr) -> String {
+    format!("an answer came from {from}, not from the address asked")
+}
+
+/// Nothing came.
+pub(super) fn unanswered(after: Duration) -> String {
+    format!("no answer within {} s", after.as_secs_f32())
+}
