@@ -87,10 +87,13 @@ pub enum Error {
     /// Not one program could be attached.
     #[error("no probe could be attached; `tracer probes` tells why for each")]
     NoProbe,
+    /// A processor's buffer for paged payload could not be opened.
+    #[error("open a perf buffer")]
+    Perf(#[from] aya::maps::perf::PerfBufferError),
     /// The ring buffer cannot be waited on.
     #[error("wait for the ring buffer")]
     Wait(#[from] io::Error),
-    /// A service prefix cannot be handed to the kernel.
+    /// The ring buffer's size is none that the kernel takes.
     #[error("the ring must be a power of two of at least one page, not {bytes} bytes")]
     RingSize {
         /// What was asked for.

@@ -10,5 +10,5 @@ pub use fact::{
     Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent, Transport,
 };
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
-pub use row::{Client, Connection, Dns, Outcome, Protocol, Row};
+pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row};
 pub use trace::Trace;

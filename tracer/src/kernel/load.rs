@@ -160,11 +160,8 @@ impl Kernel {
     /// # Errors
     /// It was taken before, or the ring cannot be mapped.
     pub fn stream(&mut self) -> Result<Stream, Error> {
-        let map = self
-            .ebpf
-            .take_map("RECORDS")
-            .ok_or(Error::Missing { name: "RECORDS" })?;
-        Stream::new(map, Decoder::new(&self.offsets))
+        let mut take = |name| self.ebpf.take_map(name).ok_or(Error::Missing { name });
+        Stream::new(take("RECORDS")?, take("PAGED")?, Decoder::new(&self.offsets))
     }
 
     /// The kernel programs' own log; `None` when they do not log.

@@ -3,7 +3,13 @@
 
 use std::{os::fd::AsFd as _, time::Duration};
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::{
+    maps::{
+        Map, MapData, PerfEventArray, RingBuf,
+        perf::{PerfEvent, PerfEventArrayBuffer},
+    },
+    util::online_cpus,
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Interval, MissedTickBehavior},
@@ -18,6 +24,9 @@ use crate::{
 /// How often the ring is drained when nothing wakes the reader before.
 pub const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
+/// Pages of each processor's buffer for paged payload, a power of two: room for 60 whole packets.
+const PAGED_PAGES: usize = 64;
+
 /// Most records taken in one go, so that output and time-outs get their turn.
 const BATCH: usize = 16_384;
 
@@ -29,6 +38,8 @@ const HOLD: Duration = Duration::from_millis(1);
 pub struct Stream {
     ring: AsyncFd<Ring>,
     timer: Interval,
+    /// Packets whose payload lies in page fragments, by processor.
+    paged: Vec<PerfEventArrayBuffer<MapData>>,
     decoder: Decoder,
     held: Vec<Fact>,
     undecodable: u64,
@@ -44,9 +55,9 @@ impl std::os::fd::AsRawFd for Ring {
 }
 
 impl Stream {
-    pub(super) fn new(map: Map, decoder: Decoder) -> Result<Self, Error> {
+    pub(super) fn new(records: Map, paged: Map, decoder: Decoder) -> Result<Self, Error> {
         let name = "RECORDS";
-        let ring = RingBuf::try_from(map).map_err(|source| Error::Map { name, source })?;
+        let ring = RingBuf::try_from(records).map_err(|source| Error::Map { name, source })?;
         #[expect(
             unsafe_code,
             reason = "tokio asks that the descriptor outlive its registration"
@@ -56,13 +67,8 @@ impl Stream {
             .map_err(|error| error.into_parts().1)?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
-            ring,
-            timer,
-            decoder,
-            held: Vec::new(),
-            undecodable: 0,
-        })
+        let paged = open_paged(paged)?;
+        Ok(Self { ring, timer, paged, decoder, held: Vec::new(), undecodable: 0 })
     }
 
     /// Waits until the timer or the ring's filling says that it is time to drain.
@@ -107,6 +113,7 @@ impl Stream {
     }
 
     fn fill(&mut self) -> bool {
+        self.fill_paged();
         let ring = &mut self.ring.get_mut().0;
         for _ in 0..BATCH {
             let Some(record) = ring.next() else {
@@ -120,9 +127,38 @@ impl Stream {
         true
     }
 
+    /// Lost samples are counted where they are lost, by the programs.
+    fn fill_paged(&mut self) {
+        let Self { paged, decoder, held, undecodable, .. } = self;
+        let mut whole = Vec::new();
+        for buffer in paged {
+            buffer.for_each(|event| {
+                let PerfEvent::Sample { head, tail } = event else { return };
+                whole.clear();
+                whole.extend_from_slice(head);
+                whole.extend_from_slice(tail);
+                match decoder.decode(&whole) {
+                    Some(fact) => held.push(fact),
+                    None => *undecodable += 1,
+                }
+            });
+        }
+    }
+
     fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(Fact)) {
         self.held.sort_by_key(Fact::ktime);
         let ripe = self.held.partition_point(|fact| fact.ktime() <= limit);
         self.held.drain(..ripe).for_each(take);
     }
+}
+
+/// Opens a buffer for each processor.
+fn open_paged(map: Map) -> Result<Vec<PerfEventArrayBuffer<MapData>>, Error> {
+    let name = "PAGED";
+    let mut array =
+        PerfEventArray::try_from(map).map_err(|source| Error::Map { name, source })?;
+    let cpus = online_cpus().map_err(|(_, source)| Error::Wait(source))?;
+    cpus.into_iter()
+        .map(|cpu| array.open(cpu, Some(PAGED_PAGES)).map_err(Error::Perf))
+        .collect()
 }

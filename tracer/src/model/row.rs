@@ -1,6 +1,6 @@
 //! A row: one finished exchange or connection, as it is shown.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     fact::Sender,
@@ -37,6 +37,17 @@ pub struct Client {
     pub sender: Option<Sender>,
 }
 
+/// What the node knows of a client beyond its address; `None` where it does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Its network namespace, as `ip netns` or its first process calls it.
+    pub netns: Option<Arc<str>>,
+    /// Process id (tgid) and name of the sending thread.
+    pub process: Option<(u32, String)>,
+    /// Container id, 64 hexadecimal digits.
+    pub container: Option<Arc<str>>,
+}
+
 /// Transport of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
@@ -46,12 +57,13 @@ pub enum Protocol {
     Tcp,
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Protocol {
+    /// The word for it, in text and JSON alike.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
-        })
+        }
     }
 }
 
@@ -126,8 +138,6 @@ pub struct Dns {
     pub outcome: Outcome,
     /// Why it ended badly, in words, with what was seen; `None` when it did not.
     pub cause: Option<String>,
-    /// Something noteworthy that is no failure.
-    pub note: Option<String>,
     /// Serial number of the first try of the same question, where this is a retry.
     pub retry_of: Option<u64>,
     /// Serial number of the earlier row that this one corrects.

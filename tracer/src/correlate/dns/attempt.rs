@@ -216,7 +216,6 @@ impl Attempt {
             latency: answer.map(|answer| answer.last - self.began),
             outcome,
             cause: None,
-            note: None,
             retry_of: self.retry_of,
             amends: None,
         }

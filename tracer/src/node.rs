@@ -1,0 +1,31 @@
+//! What this node itself knows, without an API server: names of namespaces, processes and
+//! containers. Reads /run/netns, /proc and the cgroup file system; never waits for anybody.
+
+mod cgroup;
+mod netns;
+
+use crate::model::{Client, Named};
+
+/// Names, looked up when first needed and remembered.
+#[derive(Debug, Default)]
+pub struct Node {
+    netns: netns::Names,
+    cgroups: cgroup::Paths,
+}
+
+impl Node {
+    /// What can be said of `client` beyond its address.
+    pub fn name(&mut self, client: &Client) -> Named {
+        let sender = client.sender;
+        let cgroup = sender.and_then(|sender| sender.cgroup);
+        Named {
+            netns: client.netns.map(|inode| self.netns.name(inode)),
+            process: sender.and_then(|sender| {
+                let end = sender.comm.iter().position(|&byte| byte == 0).unwrap_or(16);
+                let comm = String::from_utf8_lossy(sender.comm.get(..end)?).into_owned();
+                Some((sender.pid?, comm))
+            }),
+            container: cgroup.and_then(|id| self.cgroups.container(id)),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What a trace prints: rows as they finish and the summary at the end, as text or as JSON
+//! lines. The only stdout of a trace; a pure function of rows and `Trace`.
+
+mod json;
+mod text;
+
+use std::io::{self, Write};
+
+use crate::model::{Named, Row, Trace};
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text {
+        /// With ANSI colours.
+        colour: bool,
+    },
+    /// One JSON object a line; see `docs/json.md`.
+    Json,
+}
+
+/// Writes one row and a newline.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn row(format: Format, row: &Row, named: &Named, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::row(row, named, colour, out),
+        Format::Json => json::row(row, named, out),
+    }
+}
+
+/// Writes what the trace adds up to. `seconds` is its length; `unseen` is what could not be seen,
+/// in words.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn summary(
+    format: Format,
+    trace: &Trace,
+    seconds: f64,
+    unseen: &[String],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::summary(trace, seconds, unseen, colour, out),
+        Format::Json => json::summary(trace, seconds, unseen, out),
+    }
+}
