@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
             2 => seq.wrapping_add_signed(distance),
             _ => seq.wrapping_add_signed(distance << 16),
         };
-        let original_len = captured.len() + (usize::from(choice >> 4) << (choice >> 2 & 3) * 3);
+        let original_len = captured.len() + (usize::from(choice >> 4) << ((choice >> 2 & 3) * 3));
         stream.push(at, captured, original_len, &mut |message| {
             assert!(message.captured.len() <= message.original_len);
             delivered += message.captured.len();
