@@ -22,7 +22,7 @@ use process::Process;
 use rules::Family;
 use services::{CLIENT1, CLIENT2, DNS1, DNS2, Pod, SILENT, WEB1, WEB2, WEB3};
 
-pub use serve::{ServeArgs, serve};
+pub use serve::{Lie, ServeArgs, serve};
 
 /// What can go wrong with a lab.
 #[derive(Debug, Error)]

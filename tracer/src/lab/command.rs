@@ -1,7 +1,10 @@
 //! Running `ip`, `iptables-restore` and the like to their end; what they said is in the error.
+//!
+//! Each in a process group of its own: Ctrl-C is for the lab, which then still removes everything.
 
 use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use super::Error;
@@ -45,6 +48,7 @@ pub(super) fn run(command: &mut Command, input: &str) -> Result<String, Error> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {

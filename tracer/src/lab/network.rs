@@ -13,6 +13,14 @@ use super::services::{GATEWAY_V4, GATEWAY_V6, PODS, Pod};
 /// Where `ip netns` keeps its names, ip-netns(8).
 const NETNS_DIR: &str = "/run/netns";
 
+/// In every namespace, before it has links. Duplicate address detection leaves link-local addresses unused
+/// for two seconds, and the node resolves its pods' addresses from one: IPv6 would stall that long.
+const ALL_SYSCTLS: &str = "net.ipv6.conf.all.accept_dad=0
+net.ipv6.conf.default.accept_dad=0
+net.ipv6.conf.default.accept_ra=0
+net.ipv6.conf.default.router_solicitations=0
+";
+
 /// What a node sets: forwarding, and bridged replies through netfilter. Without the latter an answer
 /// between two pods of one bridge would keep the backend's address and the client would refuse it.
 const NODE_SYSCTLS: &str = "net.ipv4.ip_forward=1
@@ -39,8 +47,11 @@ impl Network {
             .map(|name| format!("netns add {name}"))
             .collect();
         ip_batch(&add.join("\n"))?;
+        for netns in network.names() {
+            sysctl(&netns, ALL_SYSCTLS)?;
+        }
         let node = network.node();
-        feed_in(&node, &["sysctl", "--quiet", "--load=-"], NODE_SYSCTLS)?;
+        sysctl(&node, NODE_SYSCTLS)?;
         ip_batch_in(&node, &node_links())?;
         for pod in PODS {
             let netns = network.pod(*pod);
@@ -117,16 +128,21 @@ fn end_processes(netns: &str) -> Result<(), Error> {
     Ok(())
 }
 
+fn sysctl(netns: &str, settings: &str) -> Result<(), Error> {
+    feed_in(netns, &["sysctl", "--quiet", "--load=-"], settings).map(drop)
+}
+
 fn ip_batch_in(netns: &str, batch: &str) -> Result<(), Error> {
     feed_in(netns, &["ip", "-batch", "-"], batch).map(drop)
 }
 
 /// Loopback, bridge, and an uplink: packets to a VIP without endpoints need a route to reach FORWARD,
-/// where they are rejected. The uplink leads nowhere (both ends are here).
+/// where they are rejected. The uplink leads nowhere (both ends are here). The bridge's MAC is fixed, as the
+/// CNI plugin `bridge` derives it from the address: else it changes with the ports.
 fn node_links() -> String {
     format!(
         "link set lo up
-link add cni0 type bridge mcast_snooping 0
+link add cni0 address 0a:58:0a:f4:00:01 type bridge mcast_snooping 0
 link set cni0 up
 address add {GATEWAY_V4}/24 dev cni0
 address add {GATEWAY_V6}/64 dev cni0 nodad

@@ -163,8 +163,10 @@ fn filter_rules(text: &mut String, portal: &Portal<'_>) {
         line(
             text,
             format_args!(
-                "-A LAB-POLICY -m comment --comment \"{name} denied\" -m conntrack --ctorigdst {} -j DROP",
-                portal.vip
+                "-A LAB-POLICY -m comment --comment \"{name} denied\" -p {} -m conntrack --ctorigdst {} --ctorigdstport {} -j DROP",
+                portal.port.protocol.name(),
+                portal.vip,
+                portal.port.port
             ),
         );
     }
