@@ -48,7 +48,7 @@ pub enum Error {
     Failed {
         /// Program and arguments.
         command: String,
-        /// What it said, in one line.
+        /// What it said, in one line; may be empty.
         stderr: String,
     },
     /// A socket of a server could not be opened.

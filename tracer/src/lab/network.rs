@@ -21,12 +21,17 @@ net.ipv6.conf.default.accept_ra=0
 net.ipv6.conf.default.router_solicitations=0
 ";
 
-/// What a node sets: forwarding, and bridged replies through netfilter. Without the latter an answer
-/// between two pods of one bridge would keep the backend's address and the client would refuse it.
+/// Of the node alone:
+/// 1. forwarding;
+/// 2. bridged replies go through netfilter: else an answer between two pods of one bridge would keep the
+///    backend's address and the client would refuse it;
+/// 3. every REJECT is told. The default, one ICMP error a second to each pod, made most clients of a
+///    Service without endpoints wait five seconds instead.
 const NODE_SYSCTLS: &str = "net.ipv4.ip_forward=1
 net.ipv6.conf.all.forwarding=1
 net.bridge.bridge-nf-call-iptables=1
 net.bridge.bridge-nf-call-ip6tables=1
+net.ipv4.icmp_ratelimit=0
 ";
 
 /// The namespaces of one lab. Dropping it removes them.

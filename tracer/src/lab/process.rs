@@ -3,7 +3,7 @@
 //! A child holds the read end of a pipe as its standard input and ends when that closes, so none
 //! outlives the lab, not even one that was killed. Ctrl-C reaches the lab alone: a group of its own.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -27,7 +27,8 @@ impl Process {
             .arg("--with-parent")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            // Nobody would read a pipe for as long as the child lives.
+            .stderr(Stdio::null())
             .process_group(0);
         let shown = role.join(" ");
         let failed = |source| Error::Start {
@@ -37,16 +38,13 @@ impl Process {
         let mut process = Self {
             child: command.spawn().map_err(failed)?,
         };
-        if process.says_ready().map_err(failed)? {
+        let said = process.first_line().map_err(failed)?;
+        if said == READY {
             return Ok(process);
-        }
-        let mut stderr = String::new();
-        if let Some(pipe) = &mut process.child.stderr {
-            pipe.read_to_string(&mut stderr).map_err(failed)?;
         }
         Err(Error::Failed {
             command: format!("lab-serve {shown}"),
-            stderr: stderr.trim().replace('\n', "; "),
+            stderr: said,
         })
     }
 
@@ -54,12 +52,13 @@ impl Process {
         self.child.id()
     }
 
-    fn says_ready(&mut self) -> std::io::Result<bool> {
+    /// [`READY`], or why the child ended; empty when it ended without a word.
+    fn first_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if let Some(stdout) = &mut self.child.stdout {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        Ok(line.trim_end() == READY)
+        Ok(line.trim_end().to_owned())
     }
 }
 

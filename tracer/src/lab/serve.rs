@@ -7,6 +7,7 @@ mod dns;
 mod lie;
 mod zone;
 
+use std::error::Error as _;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -72,12 +73,21 @@ struct DnsArgs {
     from: Option<SocketAddr>,
 }
 
-/// Plays its role until killed; only [`Role::Probe`] ends by itself.
+/// Plays its role until killed; with a parent, an error is also said on standard output. Only `probe` ends by itself.
 pub fn serve(args: ServeArgs) -> Result<(), Error> {
-    if args.with_parent {
-        std::thread::spawn(end_with_parent);
+    if !args.with_parent {
+        return play(args.role);
     }
-    match args.role {
+    std::thread::spawn(end_with_parent);
+    let played = play(args.role);
+    if let Err(error) = &played {
+        say(&in_one_line(error))?;
+    }
+    played
+}
+
+fn play(role: Role) -> Result<(), Error> {
+    match role {
         Role::Dns(DnsArgs {
             at, silent: true, ..
         }) => block_on(silent(at.listen)),
@@ -120,8 +130,19 @@ fn single_threaded() -> Result<Runtime, Error> {
 
 /// Tells the parent that all sockets are open.
 pub(super) fn ready() -> Result<(), Error> {
+    say(READY)
+}
+
+fn in_one_line(error: &Error) -> String {
+    error
+        .source()
+        .map_or(error.to_string(), |cause| format!("{error}: {cause}"))
+}
+
+/// The parent reads one line of standard output, and nothing of standard error.
+fn say(line: &str) -> Result<(), Error> {
     let mut stdout = io::stdout();
-    writeln!(stdout, "{READY}")
+    writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
         .map_err(|source| Error::Runtime { source })
 }
