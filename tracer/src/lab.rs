@@ -13,7 +13,7 @@ mod traffic;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -145,11 +145,6 @@ impl Lab {
     /// Name of the node's network namespace.
     pub fn node_netns(&self) -> String {
         self.network.node()
-    }
-
-    /// The program executed again as servers.
-    pub fn program(&self) -> &Path {
-        &self.program
     }
 
     /// Pids of all servers.

@@ -18,21 +18,61 @@ const NETNS_DIR: &str = "/run/netns";
 const ALL_SYSCTLS: &str = "net.ipv6.conf.all.accept_dad=0
 net.ipv6.conf.default.accept_dad=0
 net.ipv6.conf.default.accept_ra=0
+net.ipv6.conf.default.accept_redirects=0
 net.ipv6.conf.default.router_solicitations=0
 ";
 
-/// Of the node alone:
-/// 1. forwarding;
-/// 2. bridged replies go through netfilter: else an answer between two pods of one bridge would keep the
-///    backend's address and the client would refuse it;
-/// 3. every REJECT is told. The default, one ICMP error a second to each pod, made most clients of a
-///    Service without endpoints wait five seconds instead.
+/// Of the node alone: forwarding, and every REJECT is told. The default, one ICMP error a second to each
+/// pod, made most clients of a Service without endpoints wait five seconds instead.
 const NODE_SYSCTLS: &str = "net.ipv4.ip_forward=1
 net.ipv6.conf.all.forwarding=1
-net.bridge.bridge-nf-call-iptables=1
-net.bridge.bridge-nf-call-ip6tables=1
 net.ipv4.icmp_ratelimit=0
 ";
+
+/// How an answer between two pods of one bridge meets the node's conntrack, without which it would keep the
+/// backend's address and the client would refuse it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replies {
+    /// Through br_netfilter, as on real nodes.
+    Bridged,
+    /// Over the node's IP layer: pods know no neighbour but the gateway. For hosts that have not loaded
+    /// br_netfilter; loading it would put all their own bridges through netfilter.
+    Routed,
+}
+
+impl Replies {
+    fn of_this_host() -> Self {
+        if Path::new("/proc/sys/net/bridge").exists() {
+            Self::Bridged
+        } else {
+            Self::Routed
+        }
+    }
+
+    /// Of the node; redirects would tell the pods of the shorter way.
+    fn sysctls(self) -> &'static str {
+        match self {
+            Self::Bridged => {
+                "net.bridge.bridge-nf-call-iptables=1
+net.bridge.bridge-nf-call-ip6tables=1
+"
+            }
+            Self::Routed => {
+                "net.ipv4.conf.all.send_redirects=0
+net.ipv4.conf.default.send_redirects=0
+"
+            }
+        }
+    }
+
+    /// Lengths of the pods' prefixes, IPv4 and IPv6.
+    fn prefixes(self) -> (u8, u8) {
+        match self {
+            Self::Bridged => (24, 64),
+            Self::Routed => (32, 128),
+        }
+    }
+}
 
 /// The namespaces of one lab. Dropping it removes them.
 #[derive(Debug)]
@@ -56,12 +96,14 @@ impl Network {
             sysctl(&netns, ALL_SYSCTLS)?;
         }
         let node = network.node();
+        let replies = Replies::of_this_host();
         sysctl(&node, NODE_SYSCTLS)?;
+        sysctl(&node, replies.sysctls())?;
         ip_batch_in(&node, &node_links())?;
         for pod in PODS {
             let netns = network.pod(*pod);
             ip_batch_in(&node, &pod_port(*pod, &netns))?;
-            ip_batch_in(&netns, &pod_side(*pod))?;
+            ip_batch_in(&netns, &pod_side(*pod, replies))?;
         }
         Ok(network)
     }
@@ -69,7 +111,7 @@ impl Network {
     /// Loads all Service rules of one family into the node, in one transaction.
     pub(super) fn load_rules(&self, family: Family) -> Result<(), Error> {
         let text = restore_text(family);
-        feed_in(&self.node(), &[family.restore_program()], &text).map(drop)
+        feed_in(&self.node(), &[family.restore_program(), "--wait"], &text).map(drop)
     }
 
     /// Ends every process still in the namespaces, by pid, and deletes them with all their links.
@@ -173,16 +215,18 @@ link set veth-{name} type bridge_slave hairpin on
     )
 }
 
-fn pod_side(pod: Pod) -> String {
+fn pod_side(pod: Pod, replies: Replies) -> String {
+    let (v4, v6) = (pod.v4(), pod.v6());
+    let (v4_prefix, v6_prefix) = replies.prefixes();
     format!(
         "link set lo up
 link set eth0 up
-address add {}/24 dev eth0
-address add {}/64 dev eth0 nodad
+address add {v4}/{v4_prefix} dev eth0
+address add {v6}/{v6_prefix} dev eth0 nodad
+route replace {GATEWAY_V4} dev eth0
+route replace {GATEWAY_V6} dev eth0
 route add default via {GATEWAY_V4}
 route add default via {GATEWAY_V6}
-",
-        pod.v4(),
-        pod.v6()
+"
     )
 }
