@@ -56,7 +56,7 @@ fn services_answer_refuse_or_stay_silent_as_they_are_meant_to() {
     check("@10.96.0.11 host1.lab.test", "timed out");
     check("@10.96.0.12 host1.lab.test", "connection refused");
     check("@10.96.0.13 host1.lab.test", "timed out");
-    // The backend that the policy shields answers at its other VIP.
+    // The backend that the policy shields answers at its own address.
     check(
         &format!("+short @{} host1.lab.test", DNS1.v4()),
         "192.0.2.1\n",
