@@ -10,7 +10,7 @@ pub mod stream;
 
 use std::io;
 
-pub use load::{Kernel, Options, ProbeState, Status};
+pub use load::{Kernel, Logger, Options, ProbeState, Status};
 pub use stream::Stream;
 
 /// Why the kernel side cannot work; each text names the remedy.

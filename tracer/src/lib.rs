@@ -3,14 +3,20 @@
 //! Kernel programs copy what they see into a ring buffer; [`kernel`] drains it, [`probes`] makes
 //! facts of the records. [`correlate`] pairs queries with answers and connections with their
 //! NAT, across namespaces, and yields a row for each as it ends; [`node`] names processes and
-//! namespaces; [`report`] prints. [`run`] wires them together.
+//! namespaces; [`report`] prints. [`run`] wires them together, and [`lab`] is a network to try
+//! it all on.
 
-//pub mod cli;
-pub mod correlate;
-pub mod kernel;
-//pub mod logging;
+pub mod cli;
+pub mod logging;
+pub mod run;
+
 pub mod model;
-//pub mod node;
+
+pub mod kernel;
 pub mod probes;
-//pub mod report;
-//pub mod run;
+
+pub mod correlate;
+pub mod node;
+pub mod report;
+
+pub mod lab;

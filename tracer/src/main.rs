@@ -1,27 +1,53 @@
-//! The `tracer` program.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_writer(std::io::stderr)
-        .init();
-    let mut k = tracer::kernel::Kernel::load(&tracer::kernel::Options {
-        dns_ports: vec![53],
-        connections: true,
-        vips: vec![],
-        ring_bytes: 8 << 20,
-        log: false,
-    })?;
-    for p in k.probes() {
-        println!("{:?}", p);
+//! The `tracer` program: parse, set up logging, call, map errors to exit codes.
+
+use std::{io, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser as _;
+use tracer::{
+    cli::{Cli, Command},
+    lab, logging,
+    run::{self, Exit},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Incomplete) => ExitCode::from(3),
+        // Whoever read our output has had enough.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("tracer: {error:#}"));
+            ExitCode::from(2)
+        }
     }
-    println!("{:?}", k.blind_spots());
-    let mut s = k.stream()?;
-    let t = std::time::Instant::now();
-    while t.elapsed().as_secs() < 6 {
-        s.ready().await?;
-        s.drain(&mut |f| println!("{f:?}"));
+}
+
+fn run(cli: Cli) -> Result<Exit> {
+    if let Command::LabServe(args) = cli.command {
+        lab::serve(args)?;
+        return Ok(Exit::Done);
     }
-    println!("{:?}", k.losses()?);
-    Ok(())
+    logging::init(cli.verbose);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
+            Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
+            Command::Probes { output } => run::probes(output),
+            Command::LabServe(_) => Ok(Exit::Done),
+        }
+    })
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "the one place errors are shown")]
+fn complain(line: &str) {
+    eprintln!("{line}");
 }

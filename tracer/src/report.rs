@@ -48,3 +48,34 @@ pub fn summary(
         Format::Json => json::summary(trace, seconds, unseen, out),
     }
 }
+
+/// Writes one probe, whether it works, and what goes unseen if not.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn probe(json: bool, probe: &ProbeLine<'_>, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, probe)?;
+        return out.write_all(b"\n");
+    }
+    let mark = if probe.status == "attached" { " " } else { "✗" };
+    write!(out, "{mark} {:<20} {:<12}", probe.name, probe.status)?;
+    match probe.why {
+        Some(why) => writeln!(out, "{why}; without it go unseen: {}", probe.shows),
+        None => writeln!(out, "shows {}", probe.shows),
+    }
+}
+
+/// A probe as it is shown.
+#[derive(Debug, serde::Serialize)]
+pub struct ProbeLine<'a> {
+    /// Tracepoint.
+    pub name: &'a str,
+    /// `attached`, `not_in_kernel` or `refused`.
+    pub status: &'a str,
+    /// What the kernel said; `None` when attached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'a str>,
+    /// What it shows, and what goes unseen without it.
+    pub shows: &'a str,
+}

@@ -40,6 +40,9 @@ pub struct Options {
     pub log: bool,
 }
 
+/// Carries what the kernel programs log to the `log` crate.
+pub type Logger = aya_log::EbpfLogger<&'static dyn log::Log>;
+
 /// Whether a probe works, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -164,8 +167,18 @@ impl Kernel {
         Stream::new(take("RECORDS")?, take("PAGED")?, Decoder::new(&self.offsets))
     }
 
+    /// Everything that goes unseen: probes that do not work, then blind spots.
+    pub fn unseen(&self) -> Vec<String> {
+        let failed = self.probes.iter().filter_map(|state| match &state.status {
+            Status::Attached { .. } => None,
+            Status::NotInKernel => Some(format!("{}: no tracepoint {} in this kernel", state.probe.unseen, state.probe.name)),
+            Status::Refused(why) => Some(format!("{}: {} was refused: {why}", state.probe.unseen, state.probe.name)),
+        });
+        failed.chain(self.blind_spots().into_iter().map(str::to_owned)).collect()
+    }
+
     /// The kernel programs' own log; `None` when they do not log.
-    pub fn logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+    pub fn logger(&mut self) -> Option<Logger> {
         aya_log::EbpfLogger::init(&mut self.ebpf).ok()
     }
 

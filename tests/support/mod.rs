@@ -1,0 +1,140 @@
+//! Shared by the tests that need root: ad-hoc topologies of namespaces, commands inside them, DNS that lies.
+//!
+//! Everything made here is removed on drop, also when a test panics. Addresses are the test's own choice.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Output, Stdio};
+
+use clap::ValueEnum;
+use tracer::lab::Lie;
+
+/// Network namespaces of one test and the links between them.
+pub(crate) struct Topology {
+    prefix: String,
+    names: Vec<String>,
+}
+
+/// One end of a veth pair.
+pub(crate) struct End<'a> {
+    /// Namespace, as [`Topology::netns`] returned it.
+    pub(crate) netns: &'a str,
+    /// Name of the device there.
+    pub(crate) device: &'a str,
+    /// Addresses with prefix lengths, of either family.
+    pub(crate) addresses: &'a [&'a str],
+}
+
+impl Topology {
+    /// An empty topology; `test` keeps its namespaces apart from those of tests running beside it.
+    pub(crate) fn new(test: &str) -> Self {
+        Self {
+            prefix: format!("t{}-{test}-", std::process::id()),
+            names: Vec::new(),
+        }
+    }
+
+    /// Adds a namespace with its loopback up and returns its full name.
+    pub(crate) fn netns(&mut self, name: &str) -> String {
+        let netns = format!("{}{name}", self.prefix);
+        ip(&["netns", "add", &netns]);
+        self.names.push(netns.clone());
+        ip(&["-n", &netns, "link", "set", "lo", "up"]);
+        netns
+    }
+}
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        for netns in &self.names {
+            // A panic here would hide the one that failed the test.
+            drop(Command::new("ip").args(["netns", "delete", netns]).status());
+        }
+    }
+}
+
+/// Joins two namespaces by a veth pair, both ends up, without duplicate address detection.
+pub(crate) fn veth(a: &End<'_>, b: &End<'_>) {
+    let peer = ["type", "veth", "peer", "name", b.device, "netns", b.netns];
+    let add = ["-n", a.netns, "link", "add", a.device];
+    ip(&[add.as_slice(), &peer].concat());
+    for end in [a, b] {
+        ip(&["-n", end.netns, "link", "set", end.device, "up"]);
+        for address in end.addresses {
+            let add = [
+                "-n", end.netns, "address", "add", address, "dev", end.device,
+            ];
+            let nodad = address.contains(':').then_some("nodad");
+            ip(&add.into_iter().chain(nodad).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// A DNS server in a namespace that misbehaves as told; killed on drop.
+pub(crate) struct LyingDns(Child);
+
+impl LyingDns {
+    /// Starts it on `listen` (address and port) and waits until its sockets are open.
+    /// `more` are further options of `lab-serve dns`.
+    pub(crate) fn start(netns: &str, listen: &str, lie: Lie, more: &[&str]) -> Self {
+        let lie = lie.to_possible_value().expect("no lie is skipped");
+        let child = Command::new("ip")
+            .args(["netns", "exec", netns, env!("CARGO_BIN_EXE_tracer")])
+            .args(["lab-serve", "--with-parent", "dns", "--listen", listen])
+            .args(["--lie", lie.get_name()])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip is installed");
+        let mut server = Self(child);
+        let stdout = server.0.stdout.as_mut().expect("stdout is a pipe");
+        let mut line = String::new();
+        let read = BufReader::new(stdout).read_line(&mut line);
+        assert!(read.is_ok() && line == "ready\n", "lying dns said {line:?}");
+        server
+    }
+}
+
+impl Drop for LyingDns {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Runs `words` in `netns` to the end, whatever its status.
+pub(crate) fn run_in(netns: &str, words: &[&str]) -> Output {
+    Command::new("ip")
+        .args(["netns", "exec", netns])
+        .args(words)
+        .output()
+        .expect("ip is installed")
+}
+
+/// What `words` printed in `netns`, standard output and then standard error.
+pub(crate) fn text_of(netns: &str, words: &[&str]) -> String {
+    let output = run_in(netns, words);
+    let both = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+/// Loads `rules` in `netns` by iptables-restore.
+pub(crate) fn iptables_restore(netns: &str, rules: &str) {
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", netns, "iptables-restore"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("ip is installed");
+    let stdin = child.stdin.take().expect("stdin is a pipe");
+    { stdin }
+        .write_all(rules.as_bytes())
+        .expect("rules are read");
+    assert!(child.wait().is_ok_and(|status| status.success()), "{rules}");
+}
+
+fn ip(words: &[&str]) {
+    let status = Command::new("ip").args(words).status();
+    assert!(status.is_ok_and(|status| status.success()), "ip {words:?}");
+}

@@ -1,0 +1,176 @@
+//! The command line, as types; no behaviour but parsing.
+
+use std::{net::IpAddr, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use tracer_ebpf::config::DNS_PORTS;
+
+use crate::lab::{Options as LabOptions, ServeArgs};
+
+/// Shows where DNS queries and service connections stall on a Kubernetes node.
+///
+/// Exit codes: 0 done, 1 found a problem when asked to judge, 2 could not run, 3 done but
+/// incomplete (records were lost).
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, max_term_width = 100)]
+pub struct Cli {
+    /// Log more, the kernel programs' own log included; twice for everything
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace DNS queries and service connections on this node, a line each as it ends
+    Trace(TraceArgs),
+    /// Build a small network of namespaces, send traffic through it, some broken on purpose, and trace it
+    Lab(LabArgs),
+    /// Tell for each probe whether this kernel takes it, and what goes unseen without it
+    Probes {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Serve inside the lab's namespaces
+    #[command(hide = true)]
+    LabServe(ServeArgs),
+}
+
+/// What `tracer trace` takes.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Only DNS queries; with --connections, both
+    #[arg(long)]
+    pub dns: bool,
+    /// Only connections to services; with --dns, both
+    #[arg(long)]
+    pub connections: bool,
+    /// Only what clients in this network namespace ask: its name or inode; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub netns: Vec<String>,
+    /// End after this long, such as 30s or 5m; else at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Port that carries DNS; may be repeated, up to four times
+    #[arg(long, value_name = "PORT", default_value = "53", value_parser = clap::value_parser!(u16).range(1..))]
+    pub dns_port: Vec<u16>,
+    /// Service addresses, such as 10.96.0.0/12: connections to them are shown also where nothing
+    /// translates them, and failures to other addresses are not; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
+    pub vip: Vec<(IpAddr, u8)>,
+    /// A query is unanswered after this long
+    #[arg(long, value_name = "DURATION", default_value = "6s", value_parser = duration)]
+    pub unanswered_after: Duration,
+    /// Most queries, and most connections, followed at once
+    #[arg(long, value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    pub tracked: u32,
+    /// Memory for records on their way from the kernel, in KiB, a power of two
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = ring_kib)]
+    pub ring_kib: u32,
+}
+
+impl TraceArgs {
+    /// Whether DNS is to be shown.
+    pub fn wants_dns(&self) -> bool {
+        self.dns || !self.connections
+    }
+
+    /// Whether connections are to be shown.
+    pub fn wants_connections(&self) -> bool {
+        self.connections || !self.dns
+    }
+
+    /// What the types alone cannot forbid, in words that name the remedy.
+    pub fn fault(&self) -> Option<String> {
+        (self.dns_port.len() > DNS_PORTS).then(|| {
+            format!(
+                "--dns-port was given {} times: {DNS_PORTS} ports can be watched at once",
+                self.dns_port.len()
+            )
+        })
+    }
+}
+
+/// What `tracer lab` takes: all that `trace` does, and what concerns the lab.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// How it is traced.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+    /// What the names of the lab's namespaces start with
+    #[arg(long, default_value = LabOptions::DEFAULT_PREFIX)]
+    pub prefix: String,
+    /// Build the network and its servers, send nothing and trace nothing
+    #[arg(long)]
+    pub idle: bool,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+    duration
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "not a duration: write 30s, 5m or 1h30m".to_owned())
+}
+
+fn ring_kib(text: &str) -> Result<u32, String> {
+    let kib: Result<u32, _> = text.parse();
+    kib.ok()
+        .filter(|kib| kib.is_power_of_two() && (4..=1 << 20).contains(kib))
+        .ok_or_else(|| "not a power of two between 4 and 1048576".to_owned())
+}
+
+fn cidr(text: &str) -> Result<(IpAddr, u8), String> {
+    let wrong = || "not a prefix: write 10.96.0.0/12 or fd00:10:96::/112".to_owned();
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = if bits.is_empty() { most } else { bits.parse().map_err(|_| wrong())? };
+    if bits > most { Err(wrong()) } else { Ok((address, bits)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("-3s").is_err());
+        assert!(duration("soon").is_err());
+        assert!(duration("0s").is_err());
+    }
+
+    #[test]
+    fn prefixes_are_checked_against_their_family() {
+        assert_eq!(cidr("10.96.0.0/12"), Ok((IpAddr::from([10, 96, 0, 0]), 12)));
+        assert_eq!(cidr("10.96.0.10"), Ok((IpAddr::from([10, 96, 0, 10]), 32)));
+        assert!(cidr("10.96.0.0/33").is_err());
+        assert!(cidr("here/8").is_err());
+    }
+}

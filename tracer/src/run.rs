@@ -1,0 +1,310 @@
+//! The wiring: load, drain, correlate, name, print; the one select loop.
+//!
+//! Everything runs on one thread: a trace must take little from a node in distress, and one
+//! stream of events needs no more.
+
+use std::{
+    env,
+    io::{self, BufWriter, IsTerminal as _, Write},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    cli::{LabArgs, Output, TraceArgs},
+    correlate::{Correlator, Settings},
+    kernel::{self, Kernel, Status, Stream, clock},
+    lab::{Lab, Options as LabOptions},
+    model::{Event, Fact, Losses, Named, Row, Trace},
+    node::Node,
+    report::{self, Format, ProbeLine},
+};
+
+/// How often the loss counters are read.
+const LOSSES_EVERY: Duration = Duration::from_secs(1);
+
+/// How a command ended that did its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Wholly.
+    Done,
+    /// But records were lost.
+    Incomplete,
+}
+
+/// Traces until the time is up or a signal comes.
+///
+/// # Errors
+/// The kernel side cannot be loaded, or output cannot be written.
+pub async fn trace(args: &TraceArgs, log: bool) -> Result<Exit> {
+    if let Some(fault) = args.fault() {
+        bail!(fault);
+    }
+    let end = End::new(args.duration)?;
+    let mut tracing = Tracing::start(args, log)?;
+    tracing.until(end).await?;
+    tracing.finish()
+}
+
+/// Builds the lab and traces it; or only holds it, when idle.
+///
+/// # Errors
+/// As [`trace`], or the lab cannot be built or removed.
+pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
+    if let Some(fault) = args.trace.fault() {
+        bail!(fault);
+    }
+    // From here on a signal ends the lab through its drop, also while it is being built.
+    let mut end = End::new(None)?;
+    let program = env::current_exe().context("find this program's own file")?;
+    let options = LabOptions { prefix: args.prefix.clone(), program };
+    let lab = Lab::build(&options).context("build the lab")?;
+    if args.idle {
+        tell("lab ready");
+        end.limit(args.trace.duration);
+        end.reached().await;
+        lab.remove().context("remove the lab")?;
+        return Ok(Exit::Done);
+    }
+    let mut tracing = Tracing::start(&args.trace, log)?;
+    let traffic = lab.traffic().context("start the lab's traffic")?;
+    end.limit(args.trace.duration);
+    tracing.until(end).await?;
+    drop(traffic);
+    let exit = tracing.finish();
+    lab.remove().context("remove the lab")?;
+    exit
+}
+
+/// Prints each probe and whether the kernel takes it.
+///
+/// # Errors
+/// The kernel side cannot be loaded, or output cannot be written.
+pub fn probes(output: Output) -> Result<Exit> {
+    let options = kernel::Options {
+        dns_ports: vec![53],
+        connections: true,
+        vips: Vec::new(),
+        ring_bytes: 4096,
+        log: false,
+    };
+    let kernel = Kernel::load(&options)?;
+    let mut out = io::stdout().lock();
+    for state in kernel.probes() {
+        let (status, why) = match &state.status {
+            Status::Attached { .. } => ("attached", None),
+            Status::NotInKernel => ("not_in_kernel", Some("this kernel has no such tracepoint")),
+            Status::Refused(why) => ("refused", Some(why.as_str())),
+        };
+        let line = ProbeLine { name: state.probe.name, status, why, shows: state.probe.unseen };
+        report::probe(output == Output::Json, &line, &mut out)?;
+    }
+    for spot in kernel.blind_spots() {
+        tell(&format!("not seen: {spot}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// What ends a trace.
+struct End {
+    at: Option<Instant>,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl End {
+    fn new(duration: Option<Duration>) -> Result<Self> {
+        let on = |kind| signal(kind).context("listen for signals");
+        let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+        let mut end = Self { at: None, interrupt, terminate };
+        end.limit(duration);
+        Ok(end)
+    }
+
+    /// Starts the clock.
+    fn limit(&mut self, duration: Option<Duration>) {
+        self.at = duration.map(|duration| Instant::now() + duration);
+    }
+
+    async fn reached(&mut self) {
+        let time = async {
+            match self.at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = time => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A trace under way.
+struct Tracing {
+    kernel: Kernel,
+    stream: Stream,
+    logger: Option<kernel::Logger>,
+    correlator: Correlator,
+    shown: Shown,
+    rows: Vec<Row>,
+    losses_read: Instant,
+    began: Instant,
+}
+
+impl Tracing {
+    fn start(args: &TraceArgs, log: bool) -> Result<Self> {
+        let mut kernel = Kernel::load(&kernel::Options {
+            dns_ports: args.dns_port.clone(),
+            connections: args.wants_connections(),
+            vips: args.vip.clone(),
+            ring_bytes: args.ring_kib * 1024,
+            log,
+        })?;
+        if kernel.probes().iter().all(|state| !matches!(state.status, Status::Attached { .. })) {
+            bail!(kernel::Error::NoProbe);
+        }
+        let settings = Settings {
+            dns_ports: args.dns_port.clone(),
+            vips: args.vip.clone(),
+            unanswered_after: args.unanswered_after,
+            keep: args.unanswered_after + Duration::from_secs(9),
+            tracked: args.tracked as usize,
+            drop_reasons: kernel.drop_reasons(),
+        };
+        let mut correlator = Correlator::new(settings);
+        let mut rows = Vec::new();
+        correlator.apply(clock::tick(), &mut rows);
+        let (stream, logger) = (kernel.stream()?, if log { kernel.logger() } else { None });
+        let shown = Shown::new(args, kernel.unseen());
+        let began = Instant::now();
+        Ok(Self { kernel, stream, logger, correlator, shown, rows, losses_read: began, began })
+    }
+
+    async fn until(&mut self, mut end: End) -> Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                () = end.reached() => return Ok(()),
+                ready = self.stream.ready() => ready?,
+            }
+            while self.step()? {}
+            if let Some(logger) = &mut self.logger {
+                logger.flush();
+            }
+        }
+    }
+
+    /// One batch; whether more is waiting.
+    fn step(&mut self) -> Result<bool> {
+        let Self { stream, correlator, rows, .. } = self;
+        let more =
+            stream.drain(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
+        correlator.apply(clock::tick(), rows);
+        if self.losses_read.elapsed() >= LOSSES_EVERY {
+            self.losses_read = Instant::now();
+            self.count_losses()?;
+        }
+        self.shown.rows(&mut self.rows)?;
+        Ok(more)
+    }
+
+    fn count_losses(&mut self) -> Result<()> {
+        let mut losses: Losses = self.kernel.losses()?;
+        losses.add(&self.stream.losses());
+        self.correlator.apply(Event::Loss(losses), &mut self.rows);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Exit> {
+        let Self { stream, correlator, rows, .. } = &mut self;
+        stream.finish(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
+        correlator.apply(clock::tick(), rows);
+        self.count_losses()?;
+        let (unplaced, losses) = self.correlator.finish(&mut self.rows);
+        self.shown.rows(&mut self.rows)?;
+        self.shown.trace.unplaced = unplaced;
+        self.shown.trace.losses = losses;
+        self.shown.summary(self.began.elapsed())
+    }
+}
+
+/// Rows on their way out: chosen, named, added up, printed.
+struct Shown {
+    dns: bool,
+    connections: bool,
+    netns: Vec<String>,
+    node: Node,
+    trace: Trace,
+    format: Format,
+    unseen: Vec<String>,
+    out: BufWriter<io::Stdout>,
+}
+
+impl Shown {
+    fn new(args: &TraceArgs, unseen: Vec<String>) -> Self {
+        let format = match args.output {
+            Output::Text => Format::Text {
+                // https://no-color.org: any value but the empty one.
+                colour: io::stdout().is_terminal()
+                    && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            },
+            Output::Json => Format::Json,
+        };
+        Self {
+            dns: args.wants_dns(),
+            connections: args.wants_connections(),
+            netns: args.netns.clone(),
+            node: Node::default(),
+            trace: Trace::default(),
+            format,
+            unseen,
+            out: BufWriter::with_capacity(64 << 10, io::stdout()),
+        }
+    }
+
+    fn rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for row in rows.drain(..) {
+            let named = self.node.name(row.client());
+            if self.wants(&row, &named) {
+                self.trace.add(&row);
+                report::row(self.format, &row, &named, &mut self.out)?;
+            }
+        }
+        self.out.flush()
+    }
+
+    fn wants(&self, row: &Row, named: &Named) -> bool {
+        let kind = match row {
+            Row::Dns(_) => self.dns,
+            Row::Connection(_) => self.connections,
+        };
+        let inode = row.client().netns.map(|inode| inode.0.to_string());
+        let from = |wanted: &String| {
+            named.netns.as_deref() == Some(wanted) || inode.as_ref() == Some(wanted)
+        };
+        kind && (self.netns.is_empty() || self.netns.iter().any(from))
+    }
+
+    fn summary(mut self, length: Duration) -> Result<Exit> {
+        let seconds = length.as_secs_f64();
+        report::summary(self.format, &self.trace, seconds, &self.unseen, &mut self.out)?;
+        self.out.flush()?;
+        Ok(if self.trace.is_incomplete() { Exit::Incomplete } else { Exit::Done })
+    }
+}
+
+/// One line to the person at the terminal; stdout is for the answer.
+#[expect(clippy::print_stderr, reason = "progress of the lab")]
+fn tell(line: &str) {
+    eprintln!("{line}");
+}
