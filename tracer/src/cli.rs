@@ -124,7 +124,9 @@ pub enum Output {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: Result<jiff::SignedDuration, _> = text.parse();
-    let duration = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+    let duration = parsed
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok());
     duration
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "not a duration: write 30s, 5m or 1h30m".to_owned())
@@ -142,8 +144,16 @@ fn cidr(text: &str) -> Result<(IpAddr, u8), String> {
     let (address, bits) = text.split_once('/').unwrap_or((text, ""));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    let bits = if bits.is_empty() { most } else { bits.parse().map_err(|_| wrong())? };
-    if bits > most { Err(wrong()) } else { Ok((address, bits)) }
+    let bits = if bits.is_empty() {
+        most
+    } else {
+        bits.parse().map_err(|_| wrong())?
+    };
+    if bits > most {
+        Err(wrong())
+    } else {
+        Ok((address, bits))
+    }
 }
 
 #[cfg(test)]

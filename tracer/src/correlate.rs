@@ -16,12 +16,7 @@ mod words;
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use self::{
-    connections::Connections,
-    dns::DnsTable,
-    message::Peek,
-    nat::{Ends, Nat},
-    spot::Spot,
-    stream::Streams,
+    connections::Connections, dns::DnsTable, message::Peek, nat::Nat, spot::Spot, stream::Streams,
 };
 use crate::model::{
     Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, fact::TcpFlags,
@@ -299,6 +294,7 @@ impl Correlator {
         // What an idle stream still held was a message cut in two; its query times out by itself.
         self.streams.expire(now.0, idle, &mut |_, _| {});
         self.nat.age(now);
+        let before = rows.len();
         let mut context = Context {
             settings: &self.settings,
             clocks: self.clocks,
@@ -307,6 +303,10 @@ impl Correlator {
         };
         self.dns.sweep(now, &mut self.unplaced, &mut context);
         self.connections.sweep(now, &mut context);
+        // The tables are in no order; output is.
+        if let Some(new) = rows.get_mut(before..) {
+            new.sort_by_key(Row::serial);
+        }
     }
 
     fn on_dns_port(&self, flow: Flow) -> bool {

@@ -30,7 +30,9 @@ fn run(cli: Cli) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     logging::init(cli.verbose);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match cli.command {
             Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
@@ -43,7 +45,9 @@ fn run(cli: Cli) -> Result<Exit> {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
 }
 

@@ -58,7 +58,11 @@ pub fn probe(json: bool, probe: &ProbeLine<'_>, out: &mut impl Write) -> io::Res
         serde_json::to_writer(&mut *out, probe)?;
         return out.write_all(b"\n");
     }
-    let mark = if probe.status == "attached" { " " } else { "✗" };
+    let mark = if probe.status == "attached" {
+        " "
+    } else {
+        "✗"
+    };
     write!(out, "{mark} {:<20} {:<12}", probe.name, probe.status)?;
     match probe.why {
         Some(why) => writeln!(out, "{why}; without it go unseen: {}", probe.shows),

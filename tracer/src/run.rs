@@ -62,7 +62,10 @@ pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
     // From here on a signal ends the lab through its drop, also while it is being built.
     let mut end = End::new(None)?;
     let program = env::current_exe().context("find this program's own file")?;
-    let options = LabOptions { prefix: args.prefix.clone(), program };
+    let options = LabOptions {
+        prefix: args.prefix.clone(),
+        program,
+    };
     let lab = Lab::build(&options).context("build the lab")?;
     if args.idle {
         tell("lab ready");
@@ -101,7 +104,12 @@ pub fn probes(output: Output) -> Result<Exit> {
             Status::NotInKernel => ("not_in_kernel", Some("this kernel has no such tracepoint")),
             Status::Refused(why) => ("refused", Some(why.as_str())),
         };
-        let line = ProbeLine { name: state.probe.name, status, why, shows: state.probe.unseen };
+        let line = ProbeLine {
+            name: state.probe.name,
+            status,
+            why,
+            shows: state.probe.unseen,
+        };
         report::probe(output == Output::Json, &line, &mut out)?;
     }
     for spot in kernel.blind_spots() {
@@ -121,7 +129,11 @@ impl End {
     fn new(duration: Option<Duration>) -> Result<Self> {
         let on = |kind| signal(kind).context("listen for signals");
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-        let mut end = Self { at: None, interrupt, terminate };
+        let mut end = Self {
+            at: None,
+            interrupt,
+            terminate,
+        };
         end.limit(duration);
         Ok(end)
     }
@@ -167,7 +179,11 @@ impl Tracing {
             ring_bytes: args.ring_kib * 1024,
             log,
         })?;
-        if kernel.probes().iter().all(|state| !matches!(state.status, Status::Attached { .. })) {
+        if kernel
+            .probes()
+            .iter()
+            .all(|state| !matches!(state.status, Status::Attached { .. }))
+        {
             bail!(kernel::Error::NoProbe);
         }
         let settings = Settings {
@@ -184,7 +200,16 @@ impl Tracing {
         let (stream, logger) = (kernel.stream()?, if log { kernel.logger() } else { None });
         let shown = Shown::new(args, kernel.unseen());
         let began = Instant::now();
-        Ok(Self { kernel, stream, logger, correlator, shown, rows, losses_read: began, began })
+        Ok(Self {
+            kernel,
+            stream,
+            logger,
+            correlator,
+            shown,
+            rows,
+            losses_read: began,
+            began,
+        })
     }
 
     async fn until(&mut self, mut end: End) -> Result<()> {
@@ -203,9 +228,13 @@ impl Tracing {
 
     /// One batch; whether more is waiting.
     fn step(&mut self) -> Result<bool> {
-        let Self { stream, correlator, rows, .. } = self;
-        let more =
-            stream.drain(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
+        let Self {
+            stream,
+            correlator,
+            rows,
+            ..
+        } = self;
+        let more = stream.drain(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
         correlator.apply(clock::tick(), rows);
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
@@ -223,7 +252,12 @@ impl Tracing {
     }
 
     fn finish(mut self) -> Result<Exit> {
-        let Self { stream, correlator, rows, .. } = &mut self;
+        let Self {
+            stream,
+            correlator,
+            rows,
+            ..
+        } = &mut self;
         stream.finish(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
         correlator.apply(clock::tick(), rows);
         self.count_losses()?;
@@ -297,9 +331,19 @@ impl Shown {
 
     fn summary(mut self, length: Duration) -> Result<Exit> {
         let seconds = length.as_secs_f64();
-        report::summary(self.format, &self.trace, seconds, &self.unseen, &mut self.out)?;
+        report::summary(
+            self.format,
+            &self.trace,
+            seconds,
+            &self.unseen,
+            &mut self.out,
+        )?;
         self.out.flush()?;
-        Ok(if self.trace.is_incomplete() { Exit::Incomplete } else { Exit::Done })
+        Ok(if self.trace.is_incomplete() {
+            Exit::Incomplete
+        } else {
+            Exit::Done
+        })
     }
 }
 

@@ -102,7 +102,8 @@ pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: &Headers, argument: *mut 
 /// 2. anything with data, a handshake or an end on a DNS port, with payload
 /// 3. ICMP errors, with the packet they quote
 /// 4. of other TCP: handshakes, ends, first data each way, and any drop
-/// 5. of other UDP: the first packet of a flow that is translated, or goes to a service address
+/// 5. of other UDP: the first packet of a flow that is translated, goes to a service address, or
+///    is leaving its own socket, for that alone tells whose it is
 #[inline(always)]
 fn wanted(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
     let dropped = seen.place == place::DROPPED;
@@ -160,7 +161,9 @@ fn on_dns_port(headers: &Headers) -> bool {
 fn first_of_udp_flow(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
     let key = flow_here(seen, skb, headers);
     let conntrack = skb.conntrack();
-    let service = (conntrack != 0 && translated(conntrack)) || (config!(vips) != 0 && is_vip(&key));
+    let service = (conntrack != 0 && translated(conntrack))
+        || (config!(vips) != 0 && is_vip(&key))
+        || (seen.place == place::QUEUED && skb.sock() != 0);
     // SAFETY: the value is only tested for presence.
     if !service || unsafe { UDP_SEEN.get(&key) }.is_some() {
         return Wanted::No;

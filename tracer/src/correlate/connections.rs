@@ -211,8 +211,7 @@ impl Connections {
             }
             return;
         }
-        let known = ends.backend.is_some() || is_vip(&context.settings.vips, ends.asked.ip());
-        if ends.forward && known && !spot::is_drop(packet) {
+        if ends.forward && !spot::is_drop(packet) {
             let opened = Opened::new(Protocol::Udp, packet, ends, spot, false, context);
             let key = Key {
                 protocol: Protocol::Udp,

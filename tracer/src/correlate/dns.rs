@@ -213,17 +213,21 @@ impl DnsTable {
         };
         if let Some(attempt) = attempt {
             let what = if seen.peek.is_response {
-                "the answer was dropped"
+                "answer"
             } else {
-                "dropped"
+                "query"
             };
-            attempt.drop.get_or_insert(format!("{what}: {cause}"));
+            attempt
+                .drop
+                .get_or_insert(format!("the kernel dropped the {what}: {cause}"));
         } else if !seen.peek.is_response && seen.packet.sender.is_some() {
             // Dropped before it reached any device.
             let (key, spot) = (seen.key(), Spot::of(seen.packet));
             self.begin(key, seen, spot, context);
             if let Some(attempt) = self.groups.get_mut(&key).and_then(|group| group.last_mut()) {
-                attempt.drop = Some(format!("dropped before any device: {cause}"));
+                attempt.drop = Some(format!(
+                    "the kernel dropped the query before any device: {cause}"
+                ));
             }
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn icmp(packet: &Packet, kind: u8, code: u8) -> Option<String> {
     Some(format!("{name} {what} from {}", packet.flow.src.ip()))
 }
 
-/// A drop: reason, and in which namespace it is to be looked for.
+/// The kernel's reason for a drop.
 pub(super) fn dropped(packet: &Packet, reasons: &HashMap<u32, String>) -> Option<String> {
     let Place::Dropped { reason, .. } = packet.place else {
         return None;

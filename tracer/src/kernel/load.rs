@@ -164,17 +164,29 @@ impl Kernel {
     /// It was taken before, or the ring cannot be mapped.
     pub fn stream(&mut self) -> Result<Stream, Error> {
         let mut take = |name| self.ebpf.take_map(name).ok_or(Error::Missing { name });
-        Stream::new(take("RECORDS")?, take("PAGED")?, Decoder::new(&self.offsets))
+        Stream::new(
+            take("RECORDS")?,
+            take("PAGED")?,
+            Decoder::new(&self.offsets),
+        )
     }
 
     /// Everything that goes unseen: probes that do not work, then blind spots.
     pub fn unseen(&self) -> Vec<String> {
         let failed = self.probes.iter().filter_map(|state| match &state.status {
             Status::Attached { .. } => None,
-            Status::NotInKernel => Some(format!("{}: no tracepoint {} in this kernel", state.probe.unseen, state.probe.name)),
-            Status::Refused(why) => Some(format!("{}: {} was refused: {why}", state.probe.unseen, state.probe.name)),
+            Status::NotInKernel => Some(format!(
+                "{}: no tracepoint {} in this kernel",
+                state.probe.unseen, state.probe.name
+            )),
+            Status::Refused(why) => Some(format!(
+                "{}: {} was refused: {why}",
+                state.probe.unseen, state.probe.name
+            )),
         });
-        failed.chain(self.blind_spots().into_iter().map(str::to_owned)).collect()
+        failed
+            .chain(self.blind_spots().into_iter().map(str::to_owned))
+            .collect()
     }
 
     /// The kernel programs' own log; `None` when they do not log.

@@ -68,7 +68,14 @@ impl Stream {
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let paged = open_paged(paged)?;
-        Ok(Self { ring, timer, paged, decoder, held: Vec::new(), undecodable: 0 })
+        Ok(Self {
+            ring,
+            timer,
+            paged,
+            decoder,
+            held: Vec::new(),
+            undecodable: 0,
+        })
     }
 
     /// Waits until the timer or the ring's filling says that it is time to drain.
@@ -129,11 +136,19 @@ impl Stream {
 
     /// Lost samples are counted where they are lost, by the programs.
     fn fill_paged(&mut self) {
-        let Self { paged, decoder, held, undecodable, .. } = self;
+        let Self {
+            paged,
+            decoder,
+            held,
+            undecodable,
+            ..
+        } = self;
         let mut whole = Vec::new();
         for buffer in paged {
             buffer.for_each(|event| {
-                let PerfEvent::Sample { head, tail } = event else { return };
+                let PerfEvent::Sample { head, tail } = event else {
+                    return;
+                };
                 whole.clear();
                 whole.extend_from_slice(head);
                 whole.extend_from_slice(tail);
@@ -155,8 +170,7 @@ impl Stream {
 /// Opens a buffer for each processor.
 fn open_paged(map: Map) -> Result<Vec<PerfEventArrayBuffer<MapData>>, Error> {
     let name = "PAGED";
-    let mut array =
-        PerfEventArray::try_from(map).map_err(|source| Error::Map { name, source })?;
+    let mut array = PerfEventArray::try_from(map).map_err(|source| Error::Map { name, source })?;
     let cpus = online_cpus().map_err(|(_, source)| Error::Wait(source))?;
     cpus.into_iter()
         .map(|cpu| array.open(cpu, Some(PAGED_PAGES)).map_err(Error::Perf))

@@ -17,6 +17,14 @@ pub enum Row {
 }
 
 impl Row {
+    /// Serial number of the row within the trace.
+    pub fn serial(&self) -> u64 {
+        match self {
+            Self::Dns(dns) => dns.serial,
+            Self::Connection(connection) => connection.serial,
+        }
+    }
+
     /// Who asked.
     pub fn client(&self) -> &Client {
         match self {

@@ -58,7 +58,9 @@ impl Paths {
 /// Where the v2 hierarchy is mounted: /sys/fs/cgroup, or beneath it in hybrid mode.
 fn cgroup2_mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
     line.split(' ').nth(1).map(PathBuf::from)
 }
 
@@ -82,10 +84,22 @@ mod tests {
         let check = |path: String, expected: Option<&str>| {
             assert_eq!(container_id(&path), expected, "{path}");
         };
-        check(format!("/sys/fs/cgroup/kubepods/besteffort/pod12/{id}"), Some(&id));
-        check(format!("/kubepods.slice/cri-containerd-{id}.scope"), Some(&id));
-        check(format!("/kubepods.slice/crio-{id}.scope/container"), Some(&id));
-        check(format!("/kubepods-pod12.slice:cri-containerd:{id}"), Some(&id));
+        check(
+            format!("/sys/fs/cgroup/kubepods/besteffort/pod12/{id}"),
+            Some(&id),
+        );
+        check(
+            format!("/kubepods.slice/cri-containerd-{id}.scope"),
+            Some(&id),
+        );
+        check(
+            format!("/kubepods.slice/crio-{id}.scope/container"),
+            Some(&id),
+        );
+        check(
+            format!("/kubepods-pod12.slice:cri-containerd:{id}"),
+            Some(&id),
+        );
         check("/system.slice/ssh.service".to_owned(), None);
     }
 }

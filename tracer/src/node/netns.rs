@@ -59,8 +59,12 @@ impl Names {
     }
 
     fn note(&mut self, path: &Path, name: impl FnOnce() -> Option<String>) {
-        let Ok(found) = fs::metadata(path) else { return };
-        let Ok(inode) = u32::try_from(found.ino()) else { return };
+        let Ok(found) = fs::metadata(path) else {
+            return;
+        };
+        let Ok(inode) = u32::try_from(found.ino()) else {
+            return;
+        };
         if !self.known.contains_key(&inode)
             && let Some(name) = name()
         {

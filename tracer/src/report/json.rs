@@ -30,7 +30,10 @@ struct End {
 
 impl From<SocketAddr> for End {
     fn from(address: SocketAddr) -> Self {
-        Self { ip: address.ip(), port: address.port() }
+        Self {
+            ip: address.ip(),
+            port: address.port(),
+        }
     }
 }
 
@@ -57,7 +60,10 @@ fn client<'a>(client: &Client, named: &'a Named) -> ClientLine<'a> {
         ip: client.address.ip(),
         port: client.address.port(),
         netns: named.netns.as_deref(),
-        process: named.process.as_ref().map(|(pid, name)| Process { pid: *pid, name }),
+        process: named
+            .process
+            .as_ref()
+            .map(|(pid, name)| Process { pid: *pid, name }),
         container: named.container.as_deref(),
     }
 }
@@ -269,13 +275,15 @@ pub(super) fn summary(
         r#type: "summary",
         schema: SCHEMA,
         seconds,
-        dns: trace.dns.iter().map(|(&asked, totals)| dns_summary(asked, totals)).collect(),
+        dns: trace
+            .dns
+            .iter()
+            .map(|(&asked, totals)| dns_summary(asked, totals))
+            .collect(),
         connections: trace
             .connections
             .iter()
-            .map(|(&(protocol, asked), totals)| {
-                connection_summary(protocol.name(), asked, totals)
-            })
+            .map(|(&(protocol, asked), totals)| connection_summary(protocol.name(), asked, totals))
             .collect(),
         beyond: trace.beyond,
         unplaced: Unplaced {
@@ -311,7 +319,11 @@ fn dns_summary(asked: SocketAddr, totals: &DnsTotals) -> DnsSummary {
         late: totals.late,
         retries: totals.retries,
         outcomes: outcomes(&totals.outcomes),
-        rcodes: totals.rcodes.iter().map(|(&rcode, &n)| (rcode_name(rcode).into_owned(), n)).collect(),
+        rcodes: totals
+            .rcodes
+            .iter()
+            .map(|(&rcode, &n)| (rcode_name(rcode).into_owned(), n))
+            .collect(),
         backends: totals.backends.clone(),
         latency_us: percentiles(&totals.latency),
     }
@@ -333,10 +345,18 @@ fn connection_summary(
 }
 
 fn outcomes(outcomes: &BTreeMap<Outcome, u64>) -> BTreeMap<&'static str, u64> {
-    outcomes.iter().map(|(outcome, &n)| (outcome.name(), n)).collect()
+    outcomes
+        .iter()
+        .map(|(outcome, &n)| (outcome.name(), n))
+        .collect()
 }
 
 fn percentiles(latency: &Latency) -> Option<Percentiles> {
     let at = |quantile| latency.quantile(quantile).map(micros);
-    Some(Percentiles { p50: at(0.5)?, p90: at(0.9)?, p99: at(0.99)?, max: at(1.0)? })
+    Some(Percentiles {
+        p50: at(0.5)?,
+        p90: at(0.9)?,
+        p99: at(0.99)?,
+        max: at(1.0)?,
+    })
 }

@@ -23,7 +23,11 @@ struct Paint(bool);
 impl Paint {
     fn with(self, code: &'static str, text: impl Display) -> impl Display {
         fmt::from_fn(move |f| {
-            if self.0 { write!(f, "\x1b[{code}m{text}\x1b[0m") } else { write!(f, "{text}") }
+            if self.0 {
+                write!(f, "\x1b[{code}m{text}\x1b[0m")
+            } else {
+                write!(f, "{text}")
+            }
         })
     }
     fn bad(self, text: impl Display) -> impl Display {
@@ -86,11 +90,23 @@ fn connection_line(
 ) -> io::Result<()> {
     let good = connection.outcome.is_good();
     let kind = connection.protocol.name();
-    head(connection.wall, kind, !good, &connection.client, named, paint, out)?;
+    head(
+        connection.wall,
+        kind,
+        !good,
+        &connection.client,
+        named,
+        paint,
+        out,
+    )?;
     ends(connection.asked, connection.backend, paint, out)?;
     match (connection.outcome, connection.latency) {
         (Outcome::Answered, Some(latency)) => {
-            let verb = if kind == "tcp" { "connected in" } else { "answered in" };
+            let verb = if kind == "tcp" {
+                "connected in"
+            } else {
+                "answered in"
+            };
             write!(out, "  {verb} {}", short(latency))?;
         }
         (Outcome::OneWay, _) => write!(out, "  no answer seen, which UDP need not give")?,
@@ -102,7 +118,13 @@ fn connection_line(
     if connection.retransmits > 0 {
         write!(out, ", {} sent again", connection.retransmits)?;
     }
-    tail(connection.cause.as_deref(), None, connection.amends, paint, out)
+    tail(
+        connection.cause.as_deref(),
+        None,
+        connection.amends,
+        paint,
+        out,
+    )
 }
 
 fn head(
@@ -115,7 +137,12 @@ fn head(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mark = if wrong { "✗" } else { " " };
-    write!(out, "{} {} {kind} ", paint.dim(time_of_day(wall)), paint.bad(mark))?;
+    write!(
+        out,
+        "{} {} {kind} ",
+        paint.dim(time_of_day(wall)),
+        paint.bad(mark)
+    )?;
     if let Some(netns) = &named.netns {
         write!(out, "{netns} ")?;
     }
@@ -166,7 +193,11 @@ fn time_of_day(wall: WallNs) -> impl Display {
     let local = time.to_zoned(jiff::tz::TimeZone::system());
     fmt::from_fn(move |f| {
         let (hour, minute, second) = (local.hour(), local.minute(), local.second());
-        write!(f, "{hour:02}:{minute:02}:{second:02}.{:06}", local.subsec_nanosecond() / 1000)
+        write!(
+            f,
+            "{hour:02}:{minute:02}:{second:02}.{:06}",
+            local.subsec_nanosecond() / 1000
+        )
     })
 }
 
@@ -180,7 +211,13 @@ fn short(duration: Duration) -> impl Display {
             1_000_000..1_000_000_000 => (nanos as f64 / 1e6, "ms"),
             _ => (nanos as f64 / 1e9, "s"),
         };
-        let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+        let digits = if value >= 100.0 {
+            0
+        } else if value >= 10.0 {
+            1
+        } else {
+            2
+        };
         write!(f, "{value:.digits$} {unit}")
     })
 }
@@ -206,7 +243,11 @@ pub(super) fn summary(
         connection_totals(protocol.name(), *asked, totals, paint, out)?;
     }
     if trace.beyond > 0 {
-        writeln!(out, "and {} to addresses beyond the first 1024", trace.beyond)?;
+        writeln!(
+            out,
+            "and {} to addresses beyond the first 1024",
+            trace.beyond
+        )?;
     }
     not_seen(trace, unseen, paint, out)
 }
@@ -217,7 +258,12 @@ fn dns_totals(
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    write!(out, "dns {}: {}", paint.strong(asked), plural(totals.queries, "query", "queries"))?;
+    write!(
+        out,
+        "dns {}: {}",
+        paint.strong(asked),
+        plural(totals.queries, "query", "queries")
+    )?;
     write!(out, ", {} answered", totals.answered)?;
     bad_outcomes(&totals.outcomes, paint, out)?;
     if totals.retries > 0 {
@@ -228,7 +274,12 @@ fn dns_totals(
     }
     writeln!(out)?;
     if !totals.rcodes.is_empty() {
-        let rcodes = list(totals.rcodes.iter().map(|(&rcode, n)| format!("{} {n}", rcode_name(rcode))));
+        let rcodes = list(
+            totals
+                .rcodes
+                .iter()
+                .map(|(&rcode, n)| format!("{} {n}", rcode_name(rcode))),
+        );
         writeln!(out, "    rcodes    {rcodes}")?;
     }
     backends(&totals.backends, out)?;
@@ -242,8 +293,17 @@ fn connection_totals(
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let what = if protocol == "tcp" { ("connection", "connections") } else { ("flow", "flows") };
-    write!(out, "{protocol} {}: {}", paint.strong(asked), plural(totals.count, what.0, what.1))?;
+    let what = if protocol == "tcp" {
+        ("connection", "connections")
+    } else {
+        ("flow", "flows")
+    };
+    write!(
+        out,
+        "{protocol} {}: {}",
+        paint.strong(asked),
+        plural(totals.count, what.0, what.1)
+    )?;
     bad_outcomes(&totals.outcomes, paint, out)?;
     writeln!(out)?;
     backends(&totals.backends, out)?;
@@ -256,7 +316,11 @@ fn bad_outcomes(
     out: &mut impl Write,
 ) -> io::Result<()> {
     for (outcome, count) in outcomes.iter().filter(|(outcome, _)| !outcome.is_good()) {
-        write!(out, ", {}", paint.bad(format_args!("{count} {}", outcome.name())))?;
+        write!(
+            out,
+            ", {}",
+            paint.bad(format_args!("{count} {}", outcome.name()))
+        )?;
     }
     Ok(())
 }
@@ -275,7 +339,10 @@ fn latency(latency: &Latency, out: &mut impl Write) -> io::Result<()> {
         return Ok(());
     };
     let (p50, p90, p99, max) = (short(p50), short(p90), short(p99), short(max));
-    writeln!(out, "    latency   p50 {p50}, p90 {p90}, p99 {p99}, max {max}")
+    writeln!(
+        out,
+        "    latency   p50 {p50}, p90 {p90}, p99 {p99}, max {max}"
+    )
 }
 
 /// What was lost, by cause, and what could not be seen: always said, also when it is nothing.
@@ -317,8 +384,11 @@ fn not_seen(
 }
 
 fn counts(counts: &[(u64, &str)]) -> Option<String> {
-    let some: Vec<_> =
-        counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let some: Vec<_> = counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect();
     (!some.is_empty()).then(|| some.join(", "))
 }
 

@@ -63,7 +63,7 @@ impl Opened {
         Self {
             client: Client {
                 address: ends.client,
-                netns: (packet.sender.is_some() || !origin.received).then_some(packet.netns),
+                netns: packet.sender.map(|_| packet.netns),
                 sender: packet.sender,
             },
             origin,
@@ -175,13 +175,15 @@ impl Opened {
 
     fn give_up(&mut self, context: &mut Context<'_>) {
         match (self.drop.take(), self.protocol) {
-            (Some(cause), _) => self.fail(Outcome::Dropped, format!("dropped: {cause}"), context),
+            (Some(cause), _) => self.fail(Outcome::Dropped, cause, context),
             (None, Protocol::Tcp) => {
                 let cause = words::unanswered(context.settings.unanswered_after);
                 self.fail(Outcome::Unanswered, cause, context);
             }
             (None, Protocol::Udp) => {
-                self.emit(Outcome::OneWay, None, context);
+                if self.is_service(context) {
+                    self.emit(Outcome::OneWay, None, context);
+                }
                 self.state = State::Done;
             }
         }
@@ -191,21 +193,24 @@ impl Opened {
         if self.state != State::Waiting {
             return;
         }
-        // Failures to addresses that are known to be no service's are not asked for.
-        let vips = &context.settings.vips;
-        if self.backend.is_some() || vips.is_empty() || is_vip(vips, self.asked.ip()) {
+        // Where service addresses are known, failures to others are not asked for.
+        if context.settings.vips.is_empty() || self.is_service(context) {
             self.emit(outcome, Some(cause), context);
         }
         self.state = State::GivenUp;
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
-        let is_service = self.backend.is_some() || is_vip(&context.settings.vips, self.asked.ip());
+        let is_service = self.is_service(context);
         let amends = self.state == State::GivenUp;
         if self.state != State::Done && (amends || is_service && !self.quiet) {
             self.emit(Outcome::Answered, None, context);
         }
         self.state = State::Done;
+    }
+
+    fn is_service(&self, context: &Context<'_>) -> bool {
+        self.backend.is_some() || is_vip(&context.settings.vips, self.asked.ip())
     }
 
     fn emit(&self, outcome: Outcome, cause: Option<String>, context: &mut Context<'_>) {

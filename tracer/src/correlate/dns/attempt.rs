@@ -87,12 +87,9 @@ impl Attempt {
         let packet = seen.packet;
         let here = Client {
             address: seen.ends.client,
-            netns: (packet.sender.is_some() || !origin.received).then_some(packet.netns),
-            sender: if seen.protocol == Protocol::Udp {
-                packet.sender
-            } else {
-                None
-            },
+            netns: packet.sender.map(|_| packet.netns),
+            // A TCP segment may leave in anybody's context; only the connection tells whose it is.
+            sender: packet.sender.filter(|_| seen.protocol == Protocol::Udp),
         };
         let question = seen.peek.question;
         Self {
