@@ -2,6 +2,7 @@
 //!
 //! Knows how the workspace is built and tested; knows nothing of what is in it.
 
+mod bench;
 mod debian;
 mod setup;
 mod sh;
@@ -37,6 +38,17 @@ enum Task {
         #[arg(value_name = "TIER")]
         tiers: Vec<String>,
     },
+    /// Set up and measure
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Throughput and CPU time tracing takes from a DNS server under full load
+    Overhead(bench::Overhead),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +66,12 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup => setup::all()?,
         Task::Lab { args } => lab(&args)?,
         Task::Test { tiers } => return test::run(&tiers),
+        Task::Bench {
+            what: Bench::Overhead(options),
+        } => {
+            setup::all()?;
+            bench::overhead(&options)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

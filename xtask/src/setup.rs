@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libxml2-dev", "bpf-linker"),
     ("zlib1g-dev", "bpf-linker"),
     ("iproute2", "the lab's namespaces and links"),
+    ("procps", "sysctl sets up the lab's namespaces"),
     ("iptables", "the lab's service rules"),
     ("conntrack", "kernel tests compare captured NAT with it"),
     ("bind9-dnsutils", "kernel tests ask with dig"),

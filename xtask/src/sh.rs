@@ -2,6 +2,7 @@
 //! line, one to tell the user. And where the workspace is.
 
 use std::{
+    ffi::OsStr,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -59,6 +60,14 @@ pub(crate) fn lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result
     let status = child.wait()?;
     ensure!(status.success(), "{shown}: {status}");
     Ok(())
+}
+
+/// A program that gets `signal` when this process ends in any way, killed included: nobody else
+/// would end it.
+pub(crate) fn tied(program: impl AsRef<OsStr>, signal: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal]).arg(program);
+    command
 }
 
 /// Root of the workspace.

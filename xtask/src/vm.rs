@@ -113,16 +113,9 @@ fn boot(guest: &Guest<'_>, initramfs: &Path, line: impl FnMut(&str)) -> Result<O
 
 fn qemu(guest: &Guest<'_>, initramfs: &Path) -> Command {
     let net = if guest.net { " guest_net=1" } else { "" };
-    // Dies with us even if we are killed: nobody else would end it.
-    let mut command = Command::new("setpriv");
+    let mut command = sh::tied("qemu-system-x86_64", "KILL");
     command
-        .args([
-            "--pdeathsig",
-            "KILL",
-            "qemu-system-x86_64",
-            "-nodefaults",
-            "-no-user-config",
-        ])
+        .args(["-nodefaults", "-no-user-config"])
         // No KVM inside the machines this runs on; la57 would make each page walk longer.
         .args([
             "-accel",

@@ -22,6 +22,7 @@ const TOOLS: &[&str] = &[
     "/bin/kmod",
     "/bin/ip",
     "/sbin/tc",
+    "/sbin/sysctl",
     "/usr/sbin/conntrack",
     "/usr/bin/dig",
     "/usr/bin/dnsperf",
