@@ -98,9 +98,9 @@ fn boot(guest: &Guest<'_>, initramfs: &Path, line: impl FnMut(&str)) -> Result<O
         .find_map(|line| line.strip_prefix(STATUS))
     else {
         bail!(
-            "the guest ended after {:.0} s without a status; its last line: {}",
+            "the guest ended after {:.0} s without a status: {}",
             took.as_secs_f32(),
-            console.last().map_or("none", String::as_str)
+            end(&console)
         );
     };
     let status = status.parse().context("the guest's status is no number")?;
@@ -187,10 +187,50 @@ fn follow(
                 lines.push(said);
             }
             Err(RecvTimeoutError::Disconnected) => return Ok(lines),
-            Err(RecvTimeoutError::Timeout) => bail!(
-                "the guest took too long and was killed; its last line: {}",
-                lines.last().map_or("none", String::as_str)
-            ),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the guest took too long and was killed: {}", end(&lines))
+            }
         }
+    }
+}
+
+/// What tells best why a guest ended: its panic, or else its last line.
+fn end(console: &[String]) -> &str {
+    let panic = console.iter().find(|line| line.contains("Kernel panic"));
+    panic
+        .or(console.last())
+        .map_or("it said nothing", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_guest_is_given_up_at_its_deadline() {
+        let (sender, console) = mpsc::channel();
+        sender.send("booting".to_owned()).unwrap();
+        let error =
+            follow(&console, Instant::now() + Duration::from_millis(20), |_| ()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the guest took too long and was killed: booting"
+        );
+    }
+
+    #[test]
+    fn a_panic_tells_more_than_the_last_line() {
+        let console = [
+            "Kernel panic - not syncing: sysrq",
+            "Kernel Offset: 0xcc00000",
+        ];
+        assert_eq!(end(&console.map(str::to_owned)), console[0]);
+        assert_eq!(end(&["a".to_owned(), "b".to_owned()]), "b");
+    }
+
+    #[test]
+    fn a_console_is_read_to_its_end_even_where_it_is_no_text() {
+        let lines: Vec<_> = read(&b"one\r\n\xfftwo"[..]).iter().collect();
+        assert_eq!(lines, ["one", "\u{fffd}two"]);
     }
 }

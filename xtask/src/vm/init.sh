@@ -28,6 +28,7 @@ if [ -n "$guest_net" ]; then
     /usr/bin/ip address add 10.0.2.15/24 dev eth0
     /usr/bin/ip route add default via 10.0.2.2
 fi
+echo "Linux $($b uname -r), $($b cut -d' ' -f1 /proc/uptime) s after power-on"
 /usr/bin/bash /script
 status=$?
 echo

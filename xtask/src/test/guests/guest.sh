@@ -1,7 +1,6 @@
 # The guest itself, before any test of ours: has it what the kernel tests take for granted?
 # host_dns is the DNS server of the machine outside, reached through virtio-net.
 set -eu
-uname -r
 test -s /sys/kernel/btf/vmlinux
 grep -q cgroup2 /proc/mounts
 grep -q ' /sys/fs/bpf bpf' /proc/mounts
