@@ -40,6 +40,9 @@ pub(crate) struct Overhead {
     tracer: Option<PathBuf>,
 }
 
+/// What the lab says on stderr once its servers answer.
+const LAB_READY: &str = "the lab stands";
+
 /// How long the lab may take to come up and to clean up.
 const LAB_LIMIT: Duration = Duration::from_mins(1);
 
@@ -75,9 +78,9 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
     let mut lab = Child::start(
         "tracer lab",
         // SIGINT lets it remove its namespaces.
-        sh::tied(&tracer, "INT").args(["lab", "--idle"]),
+        sh::tied(&tracer, "INT").args(["lab", "--quiet"]),
     )?;
-    lab.wait_for("lab ready", LAB_LIMIT)?;
+    lab.wait_for(LAB_READY, LAB_LIMIT)?;
     let load = |seconds| load::run(&queries, seconds);
     load(1).context("warm up")?;
     let mut all = Capture::ALL.map(Series::new);
