@@ -9,7 +9,7 @@ $b --install -s /busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sys /sys
 $b mount -t tmpfs run /run
-$b mount -t tmpfs tmp /tmp
+# /tmp stays as it is, in memory like all else: a workspace built there has its tests in it.
 $b mkdir -p /dev/pts /run/netns
 $b mount -t devpts pts /dev/pts
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
