@@ -2,13 +2,18 @@
 //!
 //! Knows how the workspace is built and tested; knows nothing of what is in it.
 
+mod bench;
+mod debian;
 mod setup;
 mod sh;
+mod test;
+mod tidy;
+mod vm;
 
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, lab, tests and benchmarks")]
@@ -27,11 +32,28 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Set up and run tests: all of CI, or the tiers named
+    Test {
+        /// lint, unit, doc, kernel, vm; after vm: 5.10, 6.1, 6.12, newest
+        #[arg(value_name = "TIER")]
+        tiers: Vec<String>,
+    },
+    /// Set up and measure
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Throughput and CPU time tracing takes from a DNS server under full load
+    Overhead(bench::Overhead),
 }
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             sh::say(&format!("xtask: {error:#}"));
             ExitCode::FAILURE
@@ -39,24 +61,42 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Setup => setup::all(),
-        Task::Lab { args } => {
+        Task::Setup => setup::all()?,
+        Task::Lab { args } => lab(&args)?,
+        Task::Test { tiers } => return test::run(&tiers),
+        Task::Bench {
+            what: Bench::Overhead(options),
+        } => {
             setup::all()?;
-            sh::run(
-                Command::new("cargo")
-                    .args([
-                        "run",
-                        "--release",
-                        "--quiet",
-                        "--package",
-                        "tracer",
-                        "--",
-                        "lab",
-                    ])
-                    .args(args),
-            )
+            bench::overhead(&options)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lab(args: &[String]) -> Result<()> {
+    setup::all()?;
+    sh::run(
+        Command::new("cargo")
+            .args([
+                "run",
+                "--release",
+                "--quiet",
+                "--package",
+                "tracer",
+                "--",
+                "lab",
+            ])
+            .args(args),
+    )
+}
+
+/// Names that `cargo xtask` takes, for tidy to hold the README against.
+fn subcommands() -> Vec<String> {
+    Cli::command()
+        .get_subcommands()
+        .map(|task| task.get_name().to_owned())
+        .collect()
 }

@@ -10,9 +10,12 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::sh::{self, say};
+use crate::{
+    debian,
+    sh::{self, say},
+};
 
 /// Debian packages and why each is needed.
 const PACKAGES: &[(&str, &str)] = &[
@@ -21,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libxml2-dev", "bpf-linker"),
     ("zlib1g-dev", "bpf-linker"),
     ("iproute2", "the lab's namespaces and links"),
+    ("procps", "sysctl sets up the lab's namespaces"),
     ("iptables", "the lab's service rules"),
     ("conntrack", "kernel tests compare captured NAT with it"),
     ("bind9-dnsutils", "kernel tests ask with dig"),
@@ -30,6 +34,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "the guests' userland"),
     ("kmod", "depmod for the guests' modules"),
     ("cpio", "the guests' initramfs"),
+    (
+        "xz-utils",
+        "the guests' modules are unpacked once, here, not at every boot",
+    ),
+    (
+        "debian-archive-keyring",
+        "the suites the guests' kernels come from",
+    ),
 ];
 
 /// The bpf-linker this workspace builds with; its LLVM must equal rustc's major.
@@ -102,57 +114,17 @@ fn std_sources() -> Result<()> {
         return Ok(());
     }
     say("setup: rustup could not; taking Debian's rust-src package");
-    let scratch = std::env::temp_dir().join(format!("tracer-rust-src-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    let fetched = std_sources_from_debian(&scratch, &library);
-    fs::remove_dir_all(&scratch)?;
-    fetched
+    std_sources_from_debian(&library)
 }
 
-/// Fetches `rust-src` of exactly rustc's version through a private apt configuration, so that
-/// the machine's own `/etc/apt` stays as it is.
-fn std_sources_from_debian(scratch: &Path, library: &Path) -> Result<()> {
+/// Takes `rust-src` of exactly rustc's version: build-std wants the sources rustc was made of.
+fn std_sources_from_debian(library: &Path) -> Result<()> {
     let version = rustc_version()?;
-    let mirror = debian_mirror()?;
-    for dir in ["sources", "lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(scratch.join(dir))?;
-    }
-    fs::write(
-        scratch.join("sources/backports.sources"),
-        format!(
-            "Types: deb\nURIs: {mirror}\nSuites: trixie-backports\nComponents: main\n\
-             Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
-        ),
-    )?;
-    let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .current_dir(scratch)
-            .args(["-qq", "-o", "Dir::Etc::sourcelist=/dev/null"])
-            .args([
-                "-o",
-                &format!("Dir::Etc::sourceparts={}/sources", scratch.display()),
-            ])
-            .args([
-                "-o",
-                &format!("Dir::State::lists={}/lists", scratch.display()),
-            ])
-            .args(["-o", &format!("Dir::Cache={}/cache", scratch.display())])
-            .args(["-o", "APT::Sandbox::User=root"])
-            .args(args);
-        sh::run(&mut command)
-    };
-    apt(&["update"])?;
-    apt(&["download", &format!("rust-src={version}*")]).with_context(|| {
-        format!("Debian has no rust-src {version}; run `rustup component add rust-src` where it can reach its server")
-    })?;
-    let package = fs::read_dir(scratch)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|ext| ext == "deb"))
-        .context("apt-get download left no package")?;
-    let unpacked = scratch.join("unpacked");
-    sh::run(Command::new("dpkg").arg("-x").arg(&package).arg(&unpacked))?;
+    let package = format!("rust-src={version}*");
+    let deb = debian::download("trixie-backports", &package)
+        .context("get rust-src from Debian (`rustup component add rust-src` does it where its server is in reach)")?;
+    let unpacked = sh::target().join("debian/rust-src");
+    debian::unpack(&deb, &unpacked)?;
     let target = library.parent().context("the sysroot has a parent")?;
     fs::create_dir_all(target)?;
     sh::run(
@@ -161,11 +133,8 @@ fn std_sources_from_debian(scratch: &Path, library: &Path) -> Result<()> {
             .arg(unpacked.join(format!("usr/src/rustc-{version}/library")))
             .arg(target),
     )?;
-    ensure!(
-        library.join("Cargo.lock").exists(),
-        "rust-src holds no library/Cargo.lock"
-    );
-    Ok(())
+    fs::remove_dir_all(&unpacked)?;
+    debian::expect(&library.join("Cargo.lock"), &package)
 }
 
 fn rustc_version() -> Result<String> {
@@ -174,34 +143,6 @@ fn rustc_version() -> Result<String> {
         .nth(1)
         .map(str::to_owned)
         .context("rustc --version has no version")
-}
-
-/// The first Debian mirror the machine itself is set up with.
-pub(crate) fn debian_mirror() -> Result<String> {
-    let mut files: Vec<_> = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    files.push(PathBuf::from("/etc/apt/sources.list"));
-    files.sort();
-    for file in files {
-        let Ok(text) = fs::read_to_string(&file) else {
-            continue;
-        };
-        let found = text
-            .lines()
-            .filter(|line| line.starts_with("URIs:") || line.starts_with("deb "))
-            .flat_map(str::split_whitespace)
-            .find(|word| {
-                word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian")
-            });
-        if let Some(mirror) = found {
-            return Ok(mirror.to_owned());
-        }
-    }
-    bail!("no Debian mirror in /etc/apt/sources.list or sources.list.d")
 }
 
 fn bpf_linker() -> Result<()> {

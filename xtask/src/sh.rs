@@ -1,6 +1,12 @@
-//! Running other programs: one way to run, one to read their output, one to tell the user.
+//! Running other programs: one way to run, one to read their output, one to follow it line by
+//! line, one to tell the user. And where the workspace is.
 
-use std::process::{Command, Stdio};
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -34,6 +40,47 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout)
         .trim_end()
         .to_owned())
+}
+
+/// Runs to the end and hands over each line of its stdout as it comes; stderr stays the terminal's.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn lines(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+    let shown = show(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {shown}"))?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    for read in BufReader::new(stdout).lines() {
+        line(&read?);
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "{shown}: {status}");
+    Ok(())
+}
+
+/// A program that gets `signal` when this process ends in any way, killed included: nobody else
+/// would end it.
+pub(crate) fn tied(program: impl AsRef<OsStr>, signal: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal]).arg(program);
+    command
+}
+
+/// Root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace's root")
+        .to_owned()
+}
+
+/// Where everything built or fetched goes; never under version control.
+pub(crate) fn target() -> PathBuf {
+    root().join("target")
 }
 
 fn show(command: &Command) -> String {

@@ -1,0 +1,188 @@
+//! What runs beside the load: nothing, tcpdump, or the tracer; and what each says it lost.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{child::Child, load::Run};
+use crate::sh;
+
+/// Namespace through which every query and answer of the lab passes.
+const NODE: &str = "lab-node";
+
+/// How long the tracer gets to load and attach: it does not say when it has.
+const ATTACH: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A way of looking at the load.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Capture {
+    Nothing,
+    Tcpdump,
+    TracerText,
+    TracerJson,
+}
+
+/// What a capture said at its end.
+pub(super) struct Captured {
+    /// Records or packets that it saw and could not keep.
+    pub(super) lost: u64,
+}
+
+impl Capture {
+    pub(super) const ALL: [Self; 4] = [
+        Self::Nothing,
+        Self::Tcpdump,
+        Self::TracerText,
+        Self::TracerJson,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "none (noise)",
+            Self::Tcpdump => "tcpdump -w",
+            Self::TracerText => "tracer -o text",
+            Self::TracerJson => "tracer -o json",
+        }
+    }
+
+    /// Whether a loss is ours to answer for.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::TracerText | Self::TracerJson)
+    }
+
+    /// Runs `load` while this captures.
+    ///
+    /// # Errors
+    /// Either does not run, or the tracer ends with another status than done or done with losses.
+    pub(super) fn around(
+        self,
+        tracer: &Path,
+        load: impl Fn() -> Result<Run>,
+    ) -> Result<(Run, Captured)> {
+        let output = Output::new();
+        match self {
+            Self::Nothing => Ok((load()?, Captured { lost: 0 })),
+            Self::Tcpdump => tcpdump(&output, load),
+            Self::TracerText => traced(tracer, "text", &output, load),
+            Self::TracerJson => traced(tracer, "json", &output, load),
+        }
+    }
+}
+
+/// The file a capture writes, removed when it goes out of scope.
+struct Output(PathBuf);
+
+impl Output {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("tracer-bench-{}", std::process::id())))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // There is none when nothing captured.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn tcpdump(output: &Output, load: impl Fn() -> Result<Run>) -> Result<(Run, Captured)> {
+    let mut tcpdump = Child::start(
+        "tcpdump",
+        sh::tied("ip", "KILL")
+            .args([
+                "netns", "exec", NODE, "tcpdump", "-i", "any", "-s", "0", "-Z", "root", "-w",
+            ])
+            .arg(&output.0)
+            .args(["port", "53"]),
+    )?;
+    tcpdump.wait_for("listening on", LIMIT)?;
+    let run = load()?;
+    let (status, said) = tcpdump.interrupt(LIMIT)?;
+    ensure!(status.success(), "tcpdump: {status}: {}", said.join(" | "));
+    let lost = said.iter().find_map(|line| dropped(line));
+    let lost = lost.context("tcpdump does not say what the kernel dropped")?;
+    Ok((run, Captured { lost }))
+}
+
+/// Of tcpdump's `12 packets dropped by kernel`.
+fn dropped(line: &str) -> Option<u64> {
+    let (count, what) = line.split_once(' ')?;
+    what.ends_with("dropped by kernel")
+        .then(|| count.parse().ok())?
+}
+
+fn traced(
+    tracer: &Path,
+    format: &str,
+    output: &Output,
+    load: impl Fn() -> Result<Run>,
+) -> Result<(Run, Captured)> {
+    let child = Child::start(
+        "tracer trace",
+        sh::tied(tracer, "KILL")
+            .args(["trace", "-o", format])
+            .stdout(Stdio::from(File::create(&output.0)?)),
+    )?;
+    thread::sleep(ATTACH);
+    let run = load()?;
+    let (status, said) = child.interrupt(LIMIT)?;
+    // Exit statuses are API: 3 is done, but records were lost.
+    let lossy = status.code() == Some(3);
+    ensure!(
+        status.success() || lossy,
+        "tracer trace: {status}: {}",
+        said.join(" | ")
+    );
+    let mut lost = u64::from(lossy);
+    if format == "json" {
+        let text = fs::read_to_string(&output.0)?;
+        let summed = text
+            .lines()
+            .rev()
+            .find_map(lost_in)
+            .context("the trace has no summary")?;
+        lost = lost.max(summed);
+    }
+    Ok((run, Captured { lost }))
+}
+
+/// Sum of all counts in `lost` of the tracer's summary line.
+fn lost_in(line: &str) -> Option<u64> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    (record["type"] == "summary").then(|| sum(&record["lost"]))
+}
+
+fn sum(counts: &Value) -> u64 {
+    match counts {
+        Value::Object(by_cause) => by_cause.values().map(sum).sum(),
+        Value::Array(all) => all.iter().map(sum).sum(),
+        count => count.as_u64().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_of_every_cause_and_probe_are_summed() {
+        let line = r#"{"type":"summary","lost":{"ring":{"dns":2,"device":3},"decode":1}}"#;
+        assert_eq!(lost_in(line), Some(6));
+        assert_eq!(lost_in(r#"{"type":"summary","lost":{}}"#), Some(0));
+        assert_eq!(lost_in(r#"{"type":"exchange","lost":{"ring":1}}"#), None);
+    }
+
+    #[test]
+    fn tcpdump_tells_what_the_kernel_dropped() {
+        assert_eq!(dropped("12 packets dropped by kernel"), Some(12));
+        assert_eq!(dropped("480 packets captured"), None);
+    }
+}

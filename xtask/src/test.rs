@@ -1,0 +1,290 @@
+//! `cargo xtask test`: the tiers of tests, each with its heading and time, a table at the end.
+//!
+//! Without a tier everything CI runs is run. The first tier that fails is the last that runs, and
+//! a tier in which no test ran fails too. What a tier tests is in the workspace, not here.
+
+mod cases;
+mod guests;
+mod lint;
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    setup,
+    sh::{self, say},
+    vm::Version,
+};
+
+/// What can be named after `cargo xtask test`.
+#[derive(Clone, Debug, PartialEq)]
+enum Tier {
+    /// Format, clippy for both targets, tidy.
+    Lint,
+    /// Unit tests and the black-box tests that need no root.
+    Unit,
+    /// rustdoc without a warning.
+    Doc,
+    /// Ignored tests whose reason begins with "needs root", on this machine's kernel.
+    Kernel,
+    /// The same tests on Debian's kernels, by name.
+    Vm(Vec<Version>),
+}
+
+/// What one tier came to.
+struct Ran {
+    name: &'static str,
+    /// Number of tests or checks that ran, or why one failed.
+    result: Result<usize>,
+    took: Duration,
+}
+
+/// Runs the tiers that `words` name, all without one, after setting the machine up.
+///
+/// # Errors
+/// An unknown word, or the machine cannot be set up. A failed tier is no error but the status.
+pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
+    let tiers = plan(words)?;
+    setup::all()?;
+    let mut ran: Vec<Ran> = Vec::new();
+    for tier in &tiers {
+        say(&format!("\n── {} ──", tier.name()));
+        let start = Instant::now();
+        let result = tier.run().and_then(|tests| {
+            ensure!(tests > 0, "no test ran");
+            Ok(tests)
+        });
+        let failed = result.is_err();
+        ran.push(Ran {
+            name: tier.name(),
+            result,
+            took: start.elapsed(),
+        });
+        if failed {
+            break;
+        }
+    }
+    say("");
+    for line in table(&ran) {
+        say(&line);
+    }
+    for tier in &tiers[ran.len()..] {
+        say(&format!("{:<8} not run", tier.name()));
+    }
+    let passed = ran.iter().all(|tier| tier.result.is_ok());
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Reads tiers and, after `vm`, its versions.
+fn plan(words: &[String]) -> Result<Vec<Tier>> {
+    let mut tiers = Vec::new();
+    for word in words {
+        match (word.as_str(), tiers.last_mut()) {
+            ("lint", _) => tiers.push(Tier::Lint),
+            ("unit", _) => tiers.push(Tier::Unit),
+            ("doc", _) => tiers.push(Tier::Doc),
+            ("kernel", _) => tiers.push(Tier::Kernel),
+            ("vm", _) => tiers.push(Tier::Vm(Vec::new())),
+            (version, Some(Tier::Vm(versions))) => versions.push(Version::named(version)?),
+            _ => bail!("no tier {word}; there are lint, unit, doc, kernel and vm [VERSION…]"),
+        }
+    }
+    if tiers.is_empty() {
+        tiers = vec![
+            Tier::Lint,
+            Tier::Unit,
+            Tier::Doc,
+            Tier::Kernel,
+            Tier::Vm(Vec::new()),
+        ];
+    }
+    Ok(tiers)
+}
+
+impl Tier {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::Doc => "doc",
+            Self::Kernel => "kernel",
+            Self::Vm(_) => "vm",
+        }
+    }
+
+    fn run(&self) -> Result<usize> {
+        match self {
+            Self::Lint => lint::run(),
+            Self::Unit => unit(),
+            Self::Doc => doc(),
+            Self::Kernel => kernel(),
+            Self::Vm(versions) => guests::run(versions),
+        }
+    }
+}
+
+fn unit() -> Result<usize> {
+    let mut passed = 0;
+    sh::lines(
+        Command::new("cargo").args(["test", "--workspace"]),
+        |line| {
+            say(line);
+            passed += passed_in(line);
+        },
+    )?;
+    Ok(passed)
+}
+
+/// Tests a line of libtest's says have passed: `test result: ok. 3 passed; 0 failed; …`.
+fn passed_in(line: &str) -> usize {
+    line.strip_prefix("test result: ")
+        .and_then(|result| result.split_once(". ")?.1.split(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn doc() -> Result<usize> {
+    sh::run(
+        Command::new("cargo")
+            .args(["doc", "--no-deps", "--workspace", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    Ok(1)
+}
+
+fn kernel() -> Result<usize> {
+    ensure!(
+        sh::output(Command::new("id").arg("-u"))? == "0",
+        "kernel tests load programs and make namespaces: run as root"
+    );
+    let built = cases::build(cases::Profile::Dev)?;
+    let wanted = built.needing_root()?;
+    let mut failed = Vec::new();
+    for case in &wanted {
+        let start = Instant::now();
+        let output = case.command().output().context("start a test")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let verdict = if output.status.success() && said.lines().any(|line| passed_in(line) == 1) {
+            "ok"
+        } else {
+            say(said.trim_end());
+            say(String::from_utf8_lossy(&output.stderr).trim_end());
+            failed.push(case.shown());
+            "FAILED"
+        };
+        say(&format!(
+            "{} … {verdict} ({:.1} s)",
+            case.shown(),
+            start.elapsed().as_secs_f32()
+        ));
+    }
+    ensure!(
+        failed.is_empty(),
+        "{} of {} failed: {}",
+        failed.len(),
+        wanted.len(),
+        failed.join(", ")
+    );
+    Ok(wanted.len())
+}
+
+fn table(ran: &[Ran]) -> Vec<String> {
+    ran.iter()
+        .map(|tier| {
+            let result = match &tier.result {
+                Ok(tests) => format!("ok      {tests} run"),
+                Err(error) => format!("FAILED  {error:#}"),
+            };
+            format!(
+                "{:<8} {:>6.1} s  {result}",
+                tier.name,
+                tier.took.as_secs_f32()
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn words(words: &str) -> Vec<String> {
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn without_a_tier_every_tier_runs() {
+        let names: Vec<_> = plan(&[]).unwrap().iter().map(Tier::name).collect();
+        assert_eq!(names, ["lint", "unit", "doc", "kernel", "vm"]);
+    }
+
+    #[test]
+    fn versions_belong_to_the_vm_tier_before_them() {
+        let tiers = plan(&words("unit vm 5.10 newest doc")).unwrap();
+        let versions = ["5.10", "newest"].map(|name| Version::named(name).unwrap());
+        assert_eq!(tiers, [Tier::Unit, Tier::Vm(versions.to_vec()), Tier::Doc]);
+    }
+
+    #[test]
+    fn an_unknown_tier_or_version_is_refused() {
+        assert!(
+            plan(&words("units"))
+                .unwrap_err()
+                .to_string()
+                .starts_with("no tier units")
+        );
+        assert!(
+            plan(&words("vm 4.19"))
+                .unwrap_err()
+                .to_string()
+                .starts_with("no kernel 4.19")
+        );
+        assert!(plan(&words("kernel 5.10")).is_err());
+    }
+
+    #[test]
+    fn passed_tests_are_read_from_the_result_line_only() {
+        assert_eq!(
+            passed_in("test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured"),
+            12
+        );
+        assert_eq!(
+            passed_in("test result: FAILED. 2 passed; 1 failed; 0 ignored"),
+            2
+        );
+        assert_eq!(passed_in("test result_of_a_case ... ok"), 0);
+    }
+
+    #[test]
+    fn the_table_gives_each_tiers_time_and_the_failures_reason() {
+        let took = Duration::from_millis(1250);
+        let ran = [
+            Ran {
+                name: "unit",
+                result: Ok(7),
+                took,
+            },
+            Ran {
+                name: "kernel",
+                result: Err(anyhow!("no test ran")),
+                took,
+            },
+        ];
+        assert_eq!(
+            table(&ran),
+            [
+                "unit        1.2 s  ok      7 run",
+                "kernel      1.2 s  FAILED  no test ran"
+            ]
+        );
+    }
+}

@@ -1,0 +1,250 @@
+//! The `vm` tier: every kernel test on each of Debian's kernels, and the table kernel × case.
+//!
+//! The tests are built once and copied, stripped, to the paths they have here. The first case of
+//! each kernel is the guest itself: what the tests take for granted is there and works.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::cases::{self, Built, Case, Profile};
+use crate::{
+    sh::{self, say},
+    vm::{self, Answerer, Guest, Outcome, Version},
+};
+
+/// Name of the case that tests the guest itself.
+const GUEST: &str = "guest";
+
+/// Longest for one case in a guest: emulation is ten times slower than this machine.
+const CASE_LIMIT: Duration = Duration::from_mins(5);
+const BOOT_LIMIT: Duration = Duration::from_mins(2);
+
+/// Line with which the script reports a case: verdict, seconds, name.
+const MARK: &str = "xtask-case ";
+
+/// What became of the cases on one kernel: (case, passed), or why the guest came to no end.
+type Column = (&'static str, Result<Vec<(String, bool)>>);
+
+/// Runs the cases on each of `versions`, on all when there is none; returns how many ran.
+///
+/// # Errors
+/// The tests do not build, or a case failed on a kernel, or a guest did not come to its end.
+pub(super) fn run(versions: &[Version]) -> Result<usize> {
+    let versions = if versions.is_empty() {
+        vm::ALL
+    } else {
+        versions
+    };
+    let built = cases::build(Profile::Release)?;
+    let wanted = built.needing_root()?;
+    let files = files(&built, &wanted)?;
+    let answerer = Answerer::start()?;
+    let script = script(&wanted, answerer.port());
+    let columns: Vec<Column> = versions
+        .iter()
+        .map(|version| (version.name, boot(*version, &files, &script, wanted.len())))
+        .collect();
+    say("");
+    for line in table(&columns) {
+        say(&line);
+    }
+    judge(&columns, wanted.len() + 1)
+}
+
+/// The programs to copy, each stripped: (path here, path in the guest).
+fn files(built: &Built, wanted: &[Case]) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let dir = sh::target().join("vm/stripped");
+    fs::create_dir_all(&dir)?;
+    let mut programs: Vec<_> = wanted.iter().map(|case| case.binary.clone()).collect();
+    programs.push(built.tracer.clone());
+    programs.sort();
+    programs.dedup();
+    let mut files = Vec::new();
+    for program in programs {
+        let stripped = dir.join(program.file_name().context("a program has a name")?);
+        sh::run(Command::new("strip").arg("-o").arg(&stripped).arg(&program))?;
+        files.push((stripped, program));
+    }
+    Ok(files)
+}
+
+/// Runs every case by itself, under a limit, and shows what a failed one said.
+fn script(wanted: &[Case], port: u16) -> String {
+    let dir = cases::working_dir();
+    let mut parts = vec![
+        format!("export host_dns=10.0.2.2:{port}"),
+        format!("limit={}", CASE_LIMIT.as_secs()),
+        format!("mkdir -p '{0}' && cd '{0}'", dir.display()),
+        include_str!("guests/cases.sh").to_owned(),
+        format!("guest() {{\n{}}}", include_str!("guests/guest.sh")),
+        "export -f guest".to_owned(),
+        format!("case_ {GUEST} timeout -k 5 \"$limit\" bash -c guest"),
+    ];
+    parts.extend(wanted.iter().map(|case| {
+        format!(
+            "case_ '{}' libtest '{}' '{}'",
+            case.shown(),
+            case.binary.display(),
+            case.name
+        )
+    }));
+    parts.join("\n") + "\n"
+}
+
+fn boot(
+    version: Version,
+    files: &[(PathBuf, PathBuf)],
+    script: &str,
+    cases: usize,
+) -> Result<Vec<(String, bool)>> {
+    let kernel = version.fetch()?;
+    let files: Vec<(&Path, &Path)> = files
+        .iter()
+        .map(|(source, target)| (source.as_path(), target.as_path()))
+        .collect();
+    let guest = Guest {
+        kernel: &kernel,
+        files: &files,
+        script,
+        memory: 1024,
+        net: true,
+        limit: BOOT_LIMIT + CASE_LIMIT * u32::try_from(cases + 1)?,
+    };
+    let Outcome {
+        status,
+        console,
+        took,
+    } = vm::run(&guest, |line| say(&format!("[{}] {line}", version.name)))?;
+    ensure!(status == 0, "the script ended with status {status}");
+    say(&format!(
+        "vm: {} took {:.1} s",
+        kernel.release,
+        took.as_secs_f32()
+    ));
+    Ok(console.iter().filter_map(|line| verdict(line)).collect())
+}
+
+fn verdict(line: &str) -> Option<(String, bool)> {
+    let mut words = line.strip_prefix(MARK)?.split(' ');
+    let passed = words.next()? == "ok";
+    let _seconds = words.next()?;
+    Some((words.next()?.to_owned(), passed))
+}
+
+fn table(columns: &[Column]) -> Vec<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in columns
+        .iter()
+        .filter_map(|(_, result)| result.as_ref().ok())
+        .flatten()
+    {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let row = |name: &str, cells: Vec<&str>| {
+        let cells: Vec<_> = cells.iter().map(|cell| format!("  {cell:>7}")).collect();
+        format!("{name:width$}{}", cells.concat())
+    };
+    let heads = columns.iter().map(|(version, _)| *version).collect();
+    let mut lines = vec![row("", heads)];
+    for name in names {
+        let cells = columns
+            .iter()
+            .map(|(_, result)| cell(result, name))
+            .collect();
+        lines.push(row(name, cells));
+    }
+    lines
+}
+
+fn cell(result: &Result<Vec<(String, bool)>>, name: &str) -> &'static str {
+    let cases = result.as_ref().map_or(&[][..], Vec::as_slice);
+    match cases.iter().find(|(case, _)| case == name) {
+        Some((_, true)) => "ok",
+        Some((_, false)) => "FAILED",
+        None => "-",
+    }
+}
+
+/// Counts the cases that ran; every kernel owes `owed` of them.
+fn judge(columns: &[Column], owed: usize) -> Result<usize> {
+    let mut bad = Vec::new();
+    let mut ran = 0;
+    for (version, result) in columns {
+        match result {
+            Err(error) => bad.push(format!("{version}: {error:#}")),
+            Ok(cases) => {
+                ran += cases.len();
+                let failed = cases.iter().filter(|(_, passed)| !passed).count();
+                if failed > 0 {
+                    bad.push(format!("{version}: {failed} of {owed} failed"));
+                }
+                if cases.len() != owed {
+                    bad.push(format!("{version}: {} of {owed} ran", cases.len()));
+                }
+            }
+        }
+    }
+    ensure!(bad.is_empty(), "{}", bad.join("; "));
+    Ok(ran)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn columns() -> Vec<Column> {
+        let case = |name: &str, passed| (name.to_owned(), passed);
+        vec![
+            (
+                "5.10",
+                Ok(vec![case("guest", true), case("kernel::a", false)]),
+            ),
+            ("6.1", Ok(vec![case("guest", true)])),
+            ("newest", Err(anyhow!("it panicked"))),
+        ]
+    }
+
+    #[test]
+    fn verdicts_are_read_from_marked_lines_only() {
+        assert_eq!(
+            verdict("xtask-case ok 1.5 kernel::a"),
+            Some(("kernel::a".to_owned(), true))
+        );
+        assert_eq!(
+            verdict("xtask-case failed 9 guest"),
+            Some(("guest".to_owned(), false))
+        );
+        assert_eq!(verdict("test kernel::a ... ok"), None);
+    }
+
+    #[test]
+    fn the_table_has_a_row_a_case_and_a_column_a_kernel() {
+        assert_eq!(
+            table(&columns()),
+            [
+                "              5.10      6.1   newest",
+                "guest           ok       ok        -",
+                "kernel::a   FAILED        -        -",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failed_a_missing_and_an_unreported_case_are_all_named() {
+        assert_eq!(
+            judge(&columns(), 2).unwrap_err().to_string(),
+            "5.10: 1 of 2 failed; 6.1: 1 of 2 ran; newest: it panicked"
+        );
+    }
+}
