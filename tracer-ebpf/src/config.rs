@@ -52,6 +52,8 @@ abi! {
         pub ring_full: u64,
         /// Packets whose headers could not be read.
         pub unreadable: u64,
+        /// Packets passed over because the program was busy with another on that processor.
+        pub nested: u64,
     }
 }
 

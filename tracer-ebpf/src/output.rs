@@ -75,6 +75,12 @@ pub(crate) fn unreadable(program: u32) {
     count(program, |lost| lost.unreadable += 1);
 }
 
+/// Counts a packet passed over because the program was busy with another.
+#[inline(always)]
+pub(crate) fn nested(program: u32) {
+    count(program, |lost| lost.nested += 1);
+}
+
 #[inline(always)]
 fn count(program: u32, add: impl FnOnce(&mut Lost)) {
     if let Some(lost) = LOST.get_ptr_mut(program) {

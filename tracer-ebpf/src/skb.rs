@@ -114,6 +114,7 @@ impl Skb {
 }
 
 /// What the headers of a packet say, and where they are.
+#[repr(C)]
 pub(crate) struct Headers {
     /// Address of the IP header.
     pub(crate) ip: u64,

@@ -85,7 +85,7 @@ fn device(address: u64, program: u32, place: u8, argument: *mut c_void) {
                 reason: 0,
                 location: 0,
             };
-            packet::observe(&seen, &skb, &headers, argument);
+            packet::observe(&seen, &skb, headers, argument);
         }
         Err(Skip::NotOurs) => {}
         Err(Skip::Unreadable) => output::unreadable(program),

@@ -43,6 +43,6 @@ fn freed(address: u64, location: u64, reason: u32) {
             reason,
             location,
         };
-        packet::observe(&seen, &skb, &headers, core::ptr::null_mut());
+        packet::observe(&seen, &skb, headers, core::ptr::null_mut());
     }
 }

@@ -116,6 +116,12 @@ impl Kernel {
                 status: attach(&mut ebpf, probe, &btf, types.as_ref()),
             })
             .collect();
+        for (name, program) in ebpf.programs() {
+            if let Ok(info) = program.info() {
+                let instructions = info.verified_instruction_count();
+                tracing::debug!(program = name, ?instructions, "verified");
+            }
+        }
         let kernel = Self {
             ebpf,
             offsets,
@@ -211,6 +217,7 @@ impl Kernel {
             for cpu in cpus.iter() {
                 now.ring_full += cpu.ring_full;
                 now.unreadable += cpu.unreadable;
+                now.skipped += cpu.nested;
             }
             now.skipped += self.skipped(probe.name);
             now.skipped += probe.btf_program.map_or(0, |name| self.skipped(name));
