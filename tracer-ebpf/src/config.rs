@@ -6,11 +6,6 @@
 /// How many DNS ports can be watched at once.
 pub const DNS_PORTS: usize = 4;
 
-/// Bytes of `struct sk_buff` that are read in one go, from [`Offsets::skb_window`] on. All members
-/// but `dev` and `sk`, which only wanted packets need, lie within; the BPF stack has no room for
-/// the whole struct.
-pub const SKB_WINDOW: usize = 128;
-
 /// Index of each program in the loss counters.
 pub mod program {
     /// `net:net_dev_queue`
@@ -60,8 +55,6 @@ abi! {
 abi! {
     /// Byte offsets of kernel struct members, from BTF. `u16::MAX` means the kernel has none.
     pub struct Offsets {
-        /// Where the window into `sk_buff` begins, a multiple of eight.
-        pub skb_window: u16,
         /// `sk_buff.dev`
         pub skb_dev: u16,
         /// `sk_buff.sk`
@@ -151,7 +144,6 @@ impl Config {
 impl Offsets {
     /// Nothing is known.
     pub const NONE: Self = Self {
-        skb_window: ABSENT,
         skb_dev: ABSENT,
         skb_sk: ABSENT,
         skb_nfct: ABSENT,

@@ -3,15 +3,9 @@
 //! The only user of `Offsets`. Every address is read through `bpf_probe_read_kernel`, which
 //! fails rather than faults, so nothing here can harm the kernel.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
-use crate::{
-    config::{ABSENT, SKB_WINDOW},
-    output::offset,
-    record::mark,
-};
+use crate::{config::ABSENT, output::offset, record::mark};
 
 /// `ETH_P_*`, include/uapi/linux/if_ether.h, as they stand in memory.
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -42,80 +36,115 @@ pub(crate) fn copy(to: *mut u8, len: u32, from: u64) -> bool {
     unsafe { generated::bpf_probe_read_kernel(to.cast(), len, from as *const _) == 0 }
 }
 
-/// The part of a `struct sk_buff` that every packet is judged by, copied in one go.
-pub(crate) struct Skb {
-    address: u64,
-    window: MaybeUninit<[u64; SKB_WINDOW / 8]>,
+/// Reads the member at `offset` of the kernel struct at `base`, zero where it cannot be read.
+///
+/// `DIRECT` programs are BTF tracepoints: the verifier knows the struct, checks the offset, which
+/// it knows as it is a frozen constant, against the kernel's BTF, and makes a plain load of it.
+#[inline(always)]
+pub(crate) fn load<T: Default, const DIRECT: bool>(base: *const u8, offset: u16) -> T {
+    let at = base.wrapping_add(usize::from(offset)).cast::<T>();
+    if DIRECT {
+        // SAFETY: the verifier proves the access; a fault in it reads as zero.
+        unsafe { at.read_volatile() }
+    } else {
+        read(at as u64).unwrap_or_default()
+    }
 }
+
+/// A `struct sk_buff`.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb<const DIRECT: bool>(pub(crate) *const u8);
 
 macro_rules! member {
     ($name:ident: $type:ty = $offset:ident) => {
         #[inline(always)]
-        pub(crate) fn $name(&self) -> $type {
-            let at = usize::from(offset!($offset).wrapping_sub(offset!(skb_window)));
-            // SAFETY: the loader refuses offsets that do not lie within the window, aligned.
-            unsafe { *self.window.as_ptr().cast::<u8>().add(at).cast::<$type>() }
+        pub(crate) fn $name(self) -> $type {
+            load::<$type, DIRECT>(self.0, offset!($offset))
         }
     };
 }
 
-impl Skb {
-    /// Copies the window of the skb at `address`.
-    #[inline(always)]
-    pub(crate) fn read(address: u64) -> Option<Self> {
-        let mut skb = Self {
-            address,
-            window: MaybeUninit::uninit(),
-        };
-        let from = address + u64::from(offset!(skb_window));
-        copy(skb.window.as_mut_ptr().cast(), SKB_WINDOW as u32, from).then_some(skb)
-    }
-
-    member!(nfct: u64 = skb_nfct);
+impl<const DIRECT: bool> Skb<DIRECT> {
     member!(len: u32 = skb_len);
     member!(data_len: u32 = skb_data_len);
     member!(protocol: u16 = skb_protocol);
     member!(network_offset: u16 = skb_network_header);
-    member!(head: u64 = skb_head);
-    member!(data: u64 = skb_data);
 
+    /// The `struct net_device`, null when there is none yet.
     #[inline(always)]
-    pub(crate) fn address(&self) -> u64 {
-        self.address
+    pub(crate) fn dev(self) -> *const u8 {
+        load::<usize, DIRECT>(self.0, offset!(skb_dev)) as *const u8
     }
 
-    /// Address of the `struct net_device`, 0 when there is none yet.
+    /// Its address as a mere number, which the verifier lets be split into bytes.
     #[inline(always)]
-    pub(crate) fn dev(&self) -> u64 {
-        read(self.address + u64::from(offset!(skb_dev))).unwrap_or(0)
+    pub(crate) fn dev_address(self) -> u64 {
+        read(self.0 as u64 + u64::from(offset!(skb_dev))).unwrap_or(0)
     }
 
-    /// Address of the owning `struct sock`, 0 when there is none.
+    /// The owning `struct sock`, null when there is none.
     #[inline(always)]
-    pub(crate) fn sock(&self) -> u64 {
-        read(self.address + u64::from(offset!(skb_sk))).unwrap_or(0)
+    pub(crate) fn sock(self) -> *const u8 {
+        load::<usize, DIRECT>(self.0, offset!(skb_sk)) as *const u8
     }
 
     /// Address of the packet's `struct nf_conn`, 0 when it has none.
     #[inline(always)]
-    pub(crate) fn conntrack(&self) -> u64 {
+    pub(crate) fn conntrack(self) -> u64 {
         if offset!(skb_nfct) == ABSENT || offset!(ct_tuplehash) == ABSENT {
             return 0;
         }
         // The low three bits are `enum ip_conntrack_info` (NFCT_INFOMASK, linux/skbuff.h).
-        self.nfct() & !7
+        load::<u64, DIRECT>(self.0, offset!(skb_nfct)) & !7
     }
 
-    /// Network header of a packet given to a device, or freed.
+    /// Where the packet's bytes begin and end. Read by the helper in any program: since Linux
+    /// 6.16 the verifier would not let these pointers be reckoned with.
     #[inline(always)]
-    pub(crate) fn network_header(&self) -> u64 {
-        self.head() + u64::from(self.network_offset())
+    pub(crate) fn bounds(self) -> Bounds {
+        // The loader refuses a kernel where `data` does not follow `head`.
+        let [head, data] = read(self.0 as u64 + u64::from(offset!(skb_head))).unwrap_or([0; 2]);
+        Bounds {
+            head,
+            data,
+            len: self.len(),
+            linear: self.len().saturating_sub(self.data_len()),
+        }
+    }
+}
+
+/// Where the bytes of a packet are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Address of the buffer.
+    pub(crate) head: u64,
+    /// Address of the packet's first byte.
+    pub(crate) data: u64,
+    /// Bytes in the packet.
+    pub(crate) len: u32,
+    /// How many of them lie in the buffer; the rest is in page fragments.
+    linear: u32,
+}
+
+impl Bounds {
+    /// Bytes from `at` on that lie in the buffer.
+    #[inline(always)]
+    pub(crate) fn linear_from(&self, at: u64) -> u32 {
+        (self.data + u64::from(self.linear)).saturating_sub(at) as u32
+    }
+
+    /// Bytes from `at` on, wherever they lie.
+    #[inline(always)]
+    fn from(&self, at: u64) -> u32 {
+        (self.data.wrapping_add(u64::from(self.len))).wrapping_sub(at) as u32
     }
 }
 
 /// What the headers of a packet say, and where they are.
 #[repr(C)]
 pub(crate) struct Headers {
+    pub(crate) bounds: Bounds,
     /// Address of the IP header.
     pub(crate) ip: u64,
     /// Bytes from the IP header to the transport's payload.
@@ -160,26 +189,27 @@ pub(crate) fn past_vlan(mut protocol: u16, mut at: u64) -> u64 {
     at
 }
 
-/// Reads the headers of the IP packet at `ip`, of which `len` bytes are in the skb.
+/// Reads the headers of the IP packet at `ip`.
 #[inline(always)]
-pub(crate) fn headers(ip: u64, len: u32) -> Result<Headers, Skip> {
+pub(crate) fn headers(ip: u64, bounds: Bounds) -> Result<Headers, Skip> {
     let bytes: [u8; 60] = read(ip).ok_or(Skip::Unreadable)?;
     match bytes[0] >> 4 {
-        4 => v4(ip, len, &bytes),
-        6 => v6(ip, len, &bytes),
+        4 => v4(ip, bounds, &bytes),
+        6 => v6(ip, bounds, &bytes),
         _ => Err(Skip::NotOurs),
     }
 }
 
 /// RFC 791, section 3.1.
 #[inline(always)]
-fn v4(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+fn v4(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     let protocol = bytes[9];
     if !matches!(protocol, UDP | TCP | ICMP) {
         return Err(Skip::NotOurs);
     }
     let header = u32::from(bytes[0] & 0xf) * 4;
     let total = u32::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    let len = bounds.from(ip);
     // Total length is 0 for a segment larger than 64 KiB (BIG TCP).
     let len = if total == 0 || total > len {
         len
@@ -200,14 +230,15 @@ fn v4(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     } else {
         l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
     }
-    transport(ip, header, len, protocol, marks, false, &l4)
+    transport(ip, bounds, header, len, protocol, marks, false, &l4)
 }
 
 /// RFC 8200, sections 3 and 4.
 #[inline(always)]
-fn v6(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+fn v6(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     let mut next = bytes[6];
     let payload = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+    let len = bounds.from(ip);
     let len = if payload == 0 || payload + 40 > len {
         len
     } else {
@@ -216,7 +247,7 @@ fn v6(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     if matches!(next, UDP | TCP | ICMPV6) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);
-        return transport(ip, 40, len, next, 0, true, &l4);
+        return transport(ip, bounds, 40, len, next, 0, true, &l4);
     }
     let mut header = 40;
     let mut marks = 0;
@@ -245,13 +276,14 @@ fn v6(ip: u64, len: u32, bytes: &[u8; 60]) -> Result<Headers, Skip> {
         return Err(Skip::NotOurs);
     }
     let l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
-    transport(ip, header, len, next, marks, true, &l4)
+    transport(ip, bounds, header, len, next, marks, true, &l4)
 }
 
 /// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
 #[inline(always)]
 fn transport(
     ip: u64,
+    bounds: Bounds,
     offset: u32,
     len: u32,
     protocol: u8,
@@ -263,6 +295,7 @@ fn transport(
     let header = if tcp { u32::from(l4[12] >> 4) * 4 } else { 8 };
     let payload_offset = offset + header;
     Ok(Headers {
+        bounds,
         ip,
         payload_offset,
         payload_len: len.saturating_sub(payload_offset),
@@ -285,17 +318,17 @@ fn transport(
     })
 }
 
-/// Inode of the network namespace at the `possible_net_t` at `address`, and the address itself.
+/// The `struct net` that the `possible_net_t` at `offset` of `base` points to, and its inode.
 #[inline(always)]
-pub(crate) fn netns(address: u64) -> (u64, u32) {
-    let net = read::<u64>(address).unwrap_or(0);
-    let inode = read::<u32>(net + u64::from(offset!(net_inum))).unwrap_or(0);
-    (net, inode)
+pub(crate) fn netns<const DIRECT: bool>(base: *const u8, offset: u16) -> (*const u8, u32) {
+    let net = load::<usize, DIRECT>(base, offset) as *const u8;
+    (net, load::<u32, DIRECT>(net, offset!(net_inum)))
 }
 
 /// Cgroup v2 id of a full socket, 0 when not known.
 #[inline(always)]
-pub(crate) fn cgroup(sock: u64) -> u64 {
+pub(crate) fn cgroup(sock: *const u8) -> u64 {
+    let sock = sock as u64;
     if offset!(sk_cgroup) == ABSENT {
         return 0;
     }
@@ -306,12 +339,4 @@ pub(crate) fn cgroup(sock: u64) -> u64 {
     }
     let node = read::<u64>(group + u64::from(offset!(cgroup_kn))).unwrap_or(0);
     read::<u64>(node + u64::from(offset!(kn_id))).unwrap_or(0)
-}
-
-/// Bytes of the skb, from `at` on, that lie in its linear part.
-#[inline(always)]
-pub(crate) fn linear_from(skb: &Skb, at: u64) -> u32 {
-    let linear = skb.len().saturating_sub(skb.data_len());
-    let end = skb.data() + u64::from(linear);
-    if end > at { (end - at) as u32 } else { 0 }
 }

@@ -57,13 +57,11 @@ pub enum Error {
         /// The member.
         member: &'static str,
     },
-    /// `struct sk_buff` is laid out in a way that one read does not span.
-    #[error("struct sk_buff spreads its members over {bytes} bytes, {limit} can be read at once")]
-    Window {
-        /// What would have to be read.
-        bytes: usize,
-        /// What can be.
-        limit: usize,
+    /// A kernel structure is laid out in a way that the programs do not read.
+    #[error("this kernel's structures are laid out in an unknown way: {what}")]
+    Layout {
+        /// How.
+        what: &'static str,
     },
     /// The object could not be loaded.
     #[error("load the BPF object")]

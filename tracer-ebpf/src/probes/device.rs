@@ -1,93 +1,116 @@
 //! `net:net_dev_queue` and `net:netif_receive_skb`: where on its path a packet was seen, whose
 //! it is, and its conntrack tuples.
 //!
-//! Each comes twice: as a BTF tracepoint, which can have the kernel copy payload out of page
-//! fragments, and as a raw tracepoint, which exists everywhere. The loader attaches one.
-
-use core::{ffi::c_void, ptr};
+//! Each comes twice: as a BTF tracepoint, which reads the kernel's structs by plain loads and can
+//! have the kernel copy payload out of page fragments, and as a raw tracepoint, which exists
+//! everywhere. The loader attaches one.
 
 use aya_ebpf::{
+    EbpfContext,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
+use aya_log_ebpf::debug;
 
 use crate::{
     config::program,
     output,
     probes::packet::{self, Seen},
     record::place,
-    skb::{self, Skb, Skip},
+    skb::{self, Bounds, Skb, Skip},
 };
 
 /// A packet handed to a device. `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h.
 #[btf_tracepoint(function = "net_dev_queue")]
 pub fn net_dev_queue_btf(ctx: BtfTracePointContext) -> i32 {
-    queued(ctx.arg(0), ctx.arg(0))
+    queued(&ctx, Skb::<true>(ctx.arg(0)))
 }
 
 /// The same without BTF.
 #[raw_tracepoint(tracepoint = "net_dev_queue")]
 pub fn net_dev_queue(ctx: RawTracePointContext) -> i32 {
-    queued(ctx.arg(0), ptr::null_mut())
+    queued(&ctx, Skb::<false>(ctx.arg(0)))
 }
 
 /// A packet taken from a device. `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h.
 #[btf_tracepoint(function = "netif_receive_skb")]
 pub fn netif_receive_skb_btf(ctx: BtfTracePointContext) -> i32 {
-    received(ctx.arg(0), ctx.arg(0))
+    received(&ctx, Skb::<true>(ctx.arg(0)))
 }
 
 /// The same without BTF.
 #[raw_tracepoint(tracepoint = "netif_receive_skb")]
 pub fn netif_receive_skb(ctx: RawTracePointContext) -> i32 {
-    received(ctx.arg(0), ptr::null_mut())
+    received(&ctx, Skb::<false>(ctx.arg(0)))
 }
 
 #[inline(always)]
-fn queued(address: u64, argument: *mut c_void) -> i32 {
-    device(address, program::NET_DEV_QUEUE, place::QUEUED, argument);
-    0
-}
-
-#[inline(always)]
-fn received(address: u64, argument: *mut c_void) -> i32 {
-    device(
-        address,
-        program::NETIF_RECEIVE_SKB,
-        place::RECEIVED,
-        argument,
-    );
-    0
-}
-
-#[inline(always)]
-fn device(address: u64, program: u32, place: u8, argument: *mut c_void) {
-    let Some(skb) = Skb::read(address) else {
-        output::unreadable(program);
-        return;
-    };
-    if !skb::may_carry_ip(skb.protocol()) {
-        return;
+fn queued<const DIRECT: bool>(ctx: &impl EbpfContext, skb: Skb<DIRECT>) -> i32 {
+    let protocol = skb.protocol();
+    if skb::may_carry_ip(protocol) {
+        let bounds = skb.bounds();
+        let start = bounds.head + u64::from(skb.network_offset());
+        let (program, place) = (program::NET_DEV_QUEUE, place::QUEUED);
+        device(
+            ctx,
+            skb,
+            bounds,
+            skb::past_vlan(protocol, start),
+            program,
+            place,
+        );
     }
-    // On reception the network header is set only after this tracepoint; data points to it.
-    let start = if place == place::RECEIVED {
-        skb.data()
-    } else {
-        skb.network_header()
-    };
-    let ip = skb::past_vlan(skb.protocol(), start);
-    let len = skb.len().wrapping_sub(ip.wrapping_sub(skb.data()) as u32);
-    match skb::headers(ip, len) {
+    0
+}
+
+/// On reception the network header is set only after this tracepoint; data points to it.
+#[inline(always)]
+fn received<const DIRECT: bool>(ctx: &impl EbpfContext, skb: Skb<DIRECT>) -> i32 {
+    let protocol = skb.protocol();
+    if skb::may_carry_ip(protocol) {
+        let bounds = skb.bounds();
+        let (program, place) = (program::NETIF_RECEIVE_SKB, place::RECEIVED);
+        device(
+            ctx,
+            skb,
+            bounds,
+            skb::past_vlan(protocol, bounds.data),
+            program,
+            place,
+        );
+    }
+    0
+}
+
+#[inline(always)]
+fn device<const DIRECT: bool>(
+    ctx: &impl EbpfContext,
+    skb: Skb<DIRECT>,
+    bounds: Bounds,
+    ip: u64,
+    program: u32,
+    place: u8,
+) {
+    match skb::headers(ip, bounds) {
         Ok(headers) => {
-            let seen = Seen {
-                program,
-                place,
-                reason: 0,
-                location: 0,
-            };
-            packet::observe(&seen, &skb, headers, argument);
+            packet::observe(
+                &Seen {
+                    program,
+                    place,
+                    reason: 0,
+                    location: 0,
+                },
+                skb,
+                headers,
+            );
         }
         Err(Skip::NotOurs) => {}
-        Err(Skip::Unreadable) => output::unreadable(program),
+        Err(Skip::Unreadable) => {
+            debug!(
+                ctx,
+                "headers at {:x} cannot be read, program {}", ip, program
+            );
+            output::unreadable(program);
+        }
     }
 }

@@ -1,6 +1,10 @@
-//! `skb:kfree_skb`: packets freed before delivery, with the kernel's reason and place.
+//! `skb:kfree_skb`: packets freed before delivery, with the kernel's reason and place. Twice, as
+//! in `device`.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 
 use crate::{
     config::program,
@@ -12,6 +16,18 @@ use crate::{
 
 /// A packet freed. `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason)`,
 /// include/trace/events/skb.h; the reason since Linux 5.17.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kfree_skb_btf(ctx: BtfTracePointContext) -> i32 {
+    let reason = if config!(drop_reason) == 0 {
+        0
+    } else {
+        ctx.arg::<u64>(2) as u32
+    };
+    freed(Skb::<true>(ctx.arg(0)), ctx.arg(1), reason);
+    0
+}
+
+/// The same without BTF.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
     let reason = if config!(drop_reason) == 0 {
@@ -19,30 +35,31 @@ pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
     } else {
         ctx.arg::<u64>(2) as u32
     };
-    freed(ctx.arg(0), ctx.arg(1), reason);
+    freed(Skb::<false>(ctx.arg(0)), ctx.arg(1), reason);
     0
 }
 
 /// What cannot be read here is no loss: many freed buffers never held an IP packet.
 #[inline(always)]
-fn freed(address: u64, location: u64, reason: u32) {
-    let Some(skb) = Skb::read(address) else {
-        return;
-    };
+fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
     // Locally made packets have no protocol before they reach their device.
-    if skb.network_offset() == 0 || (skb.protocol() != 0 && !skb::may_carry_ip(skb.protocol())) {
+    let protocol = skb.protocol();
+    if skb.network_offset() == 0 || (protocol != 0 && !skb::may_carry_ip(protocol)) {
         return;
     }
-    let ip = skb.network_header();
-    let len = skb.len().wrapping_add(skb.data().wrapping_sub(ip) as u32);
-    if let Ok(headers) = skb::headers(ip, len) {
-        let program = program::KFREE_SKB;
-        let seen = Seen {
-            program,
-            place: place::DROPPED,
-            reason,
-            location,
-        };
-        packet::observe(&seen, &skb, headers, core::ptr::null_mut());
+    let bounds = skb.bounds();
+    let ip = bounds.head + u64::from(skb.network_offset());
+    if let Ok(headers) = skb::headers(ip, bounds) {
+        let (program, place) = (program::KFREE_SKB, place::DROPPED);
+        packet::observe(
+            &Seen {
+                program,
+                place,
+                reason,
+                location,
+            },
+            skb,
+            headers,
+        );
     }
 }

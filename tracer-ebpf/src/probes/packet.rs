@@ -1,7 +1,7 @@
 //! One packet at one place: whether it is wanted, and the record of it. Serves the programs
 //! in `device` and `drop`; attaches to nothing itself.
 
-use core::{ffi::c_void, hint::black_box};
+use core::{hint::black_box, ptr};
 
 use aya_ebpf::{
     bindings::BPF_F_CURRENT_CPU,
@@ -80,13 +80,12 @@ enum Wanted {
     Payload,
 }
 
-/// Emits the packet if it is wanted. `argument` is the tracepoint's own skb pointer where the
-/// program may hand it to helpers (BTF tracepoints), null elsewhere.
+/// Emits the packet if it is wanted.
 ///
 /// The headers go through memory that the verifier does not follow: it would check all that
 /// comes after once for every way of parsing them, 300,000 instructions instead of 10,000.
 #[inline(always)]
-pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: Headers, argument: *mut c_void) {
+pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: Headers) {
     let Some(scratch) = SCRATCH.get_ptr_mut(seen.program) else {
         return;
     };
@@ -101,20 +100,20 @@ pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: Headers, argument: *mut c
         let headers = &(*black_box(scratch)).headers;
         match wanted(seen, skb, headers) {
             Wanted::No => {}
-            Wanted::Headers => emit::<0>(seen, skb, headers, 0),
+            Wanted::Headers => emit::<0, DIRECT>(seen, skb, headers, 0),
             Wanted::Payload => {
                 let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
                 let start = headers.ip + u64::from(headers.payload_offset);
-                if !argument.is_null() && skb::linear_from(skb, start) < len {
-                    emit_paged(seen, skb, headers, argument, &raw mut (*scratch).packet);
+                if DIRECT && headers.bounds.linear_from(start) < len {
+                    emit_paged(seen, skb, headers, &raw mut (*scratch).packet);
                 } else if len < 64 {
-                    emit::<64>(seen, skb, headers, len);
+                    emit::<64, DIRECT>(seen, skb, headers, len);
                 } else if len < 256 {
-                    emit::<256>(seen, skb, headers, len);
+                    emit::<256, DIRECT>(seen, skb, headers, len);
                 } else if len < 1024 {
-                    emit::<1024>(seen, skb, headers, len);
+                    emit::<1024, DIRECT>(seen, skb, headers, len);
                 } else {
-                    emit::<4096>(seen, skb, headers, len);
+                    emit::<4096, DIRECT>(seen, skb, headers, len);
                 }
             }
         }
@@ -130,7 +129,7 @@ pub(crate) fn observe(seen: &Seen, skb: &Skb, headers: Headers, argument: *mut c
 /// 5. of other UDP: the first packet of a flow that is translated, goes to a service address, or
 ///    is leaving its own socket, for that alone tells whose it is
 #[inline(always)]
-fn wanted(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
+fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> Wanted {
     let dropped = seen.place == place::DROPPED;
     if headers.marks & mark::LATER_FRAGMENT != 0 {
         return if headers.protocol == UDP {
@@ -183,12 +182,16 @@ fn on_dns_port(headers: &Headers) -> bool {
 }
 
 #[inline(always)]
-fn first_of_udp_flow(seen: &Seen, skb: &Skb, headers: &Headers) -> Wanted {
+fn first_of_udp_flow<const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+) -> Wanted {
     let key = flow_here(seen, skb, headers);
     let conntrack = skb.conntrack();
     let service = (conntrack != 0 && translated(conntrack))
         || (config!(vips) != 0 && is_vip(&key))
-        || (seen.place == place::QUEUED && skb.sock() != 0);
+        || (seen.place == place::QUEUED && !skb.sock().is_null());
     // SAFETY: the value is only tested for presence.
     if !service || unsafe { UDP_SEEN.get(&key) }.is_some() {
         return Wanted::No;
@@ -218,7 +221,7 @@ fn translated(conntrack: u64) -> bool {
 }
 
 #[inline(always)]
-fn flow_here(seen: &Seen, skb: &Skb, headers: &Headers) -> FlowHere {
+fn flow_here<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> FlowHere {
     let mut addresses = [0; 32];
     let (saddr, daddr) = addresses.split_at_mut(16);
     copy_addresses(headers, saddr.as_mut_ptr(), daddr.as_mut_ptr());
@@ -230,7 +233,7 @@ fn flow_here(seen: &Seen, skb: &Skb, headers: &Headers) -> FlowHere {
             headers.dport[0],
             headers.dport[1],
         ],
-        dev: skb.dev().to_ne_bytes(),
+        dev: skb.dev_address().to_ne_bytes(),
         place: u32::from(seen.place),
     }
 }
@@ -267,7 +270,12 @@ struct Record<const N: usize> {
 
 /// `N` is a power of two, and more than `len`.
 #[inline(always)]
-fn emit<const N: usize>(seen: &Seen, skb: &Skb, headers: &Headers, len: u32) {
+fn emit<const N: usize, const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+    len: u32,
+) {
     let Some(mut entry) = output::reserve::<Record<N>>(seen.program) else {
         return;
     };
@@ -279,7 +287,7 @@ fn emit<const N: usize>(seen: &Seen, skb: &Skb, headers: &Headers, len: u32) {
     let from = headers.ip + u64::from(headers.payload_offset);
     let mut captured = 0;
     if N > 0 {
-        let linear = len.min(skb::linear_from(skb, from));
+        let linear = len.min(headers.bounds.linear_from(from));
         // The mask is for the verifier, which does not know what the compiler does.
         captured = black_box(linear) & (N as u32 - 1);
         if captured > 0 && !skb::copy(payload.cast(), captured, from) {
@@ -298,25 +306,24 @@ fn emit<const N: usize>(seen: &Seen, skb: &Skb, headers: &Headers, len: u32) {
 /// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
 /// the kernel itself copies it, from the packet's first byte on (`bpf_skb_output`, Linux 5.5).
 #[inline(always)]
-fn emit_paged(
+fn emit_paged<const DIRECT: bool>(
     seen: &Seen,
-    skb: &Skb,
+    skb: Skb<DIRECT>,
     headers: &Headers,
-    argument: *mut c_void,
     packet: *mut Packet,
 ) {
     fill(packet, seen, skb, headers);
     let start = headers.ip + u64::from(headers.payload_offset);
-    let skip = start.wrapping_sub(skb.data()) as u32;
+    let skip = start.wrapping_sub(headers.bounds.data) as u32;
     let wanted = skip + headers.payload_len;
-    let len = wanted.min(skb.len()).min(CAPTURE_LIMIT as u32);
+    let len = wanted.min(headers.bounds.len).min(CAPTURE_LIMIT as u32);
     // SAFETY: `packet` is this program's own until `busy` is cleared. The map is a static.
     let result = unsafe {
         (*packet).captured = len;
         (*packet).skip = skip as u16;
         (*packet).marks = headers.marks;
         generated::bpf_skb_output(
-            argument,
+            skb.0.cast_mut().cast(),
             (&raw const PAGED).cast_mut().cast(),
             u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU),
             packet.cast(),
@@ -329,12 +336,12 @@ fn emit_paged(
 }
 
 #[inline(always)]
-fn fill(packet: *mut Packet, seen: &Seen, skb: &Skb, headers: &Headers) {
+fn fill<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) {
     // SAFETY: `packet` is reserved ring memory of the record's size.
     unsafe {
         (*packet).kind = kind::PACKET;
         (*packet).ktime_ns = bpf_ktime_get_ns();
-        (*packet).skb = skb.address();
+        (*packet).skb = skb.0 as u64;
         (*packet).location = seen.location;
         (*packet).reason = seen.reason;
         (*packet).place = seen.place;
@@ -380,27 +387,26 @@ fn fill_conntrack(packet: *mut Packet, conntrack: u64) {
 /// namespace and on its way out, the current task is the sender. A request or time-wait socket
 /// is not a full socket and has no cgroup (`sk_fullsock`, include/net/sock.h).
 #[inline(always)]
-fn fill_place(packet: *mut Packet, seen: &Seen, skb: &Skb) {
+fn fill_place<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>) {
     const TIME_WAIT: u8 = 6;
     const NEW_SYN_RECV: u8 = 12;
-    let dev = skb.dev();
-    let sock = skb.sock();
-    let mut netns = (0, 0);
+    let (dev, sock) = (skb.dev(), skb.sock());
+    let mut netns = (ptr::null(), 0);
     let mut ifindex = 0;
-    if dev != 0 {
-        netns = skb::netns(dev + u64::from(offset!(dev_net)));
-        ifindex = skb::read(dev + u64::from(offset!(dev_ifindex))).unwrap_or(0);
+    if !dev.is_null() {
+        netns = skb::netns::<DIRECT>(dev, offset!(dev_net));
+        ifindex = skb::load::<u32, DIRECT>(dev, offset!(dev_ifindex));
     }
     let mut owner = 0;
     let mut full = false;
-    if sock != 0 && seen.place != place::RECEIVED {
-        let home = skb::netns(sock + u64::from(offset!(sk_net)));
-        if dev == 0 {
+    if !sock.is_null() && seen.place != place::RECEIVED {
+        let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
+        if dev.is_null() {
             netns = home;
         }
-        if home.0 == netns.0 {
-            owner = sock;
-            let state = skb::read::<u8>(sock + u64::from(offset!(sk_state))).unwrap_or(0);
+        if home.0 as u64 == netns.0 as u64 {
+            owner = sock as u64;
+            let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
             full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
         }
     }

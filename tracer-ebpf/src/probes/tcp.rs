@@ -48,8 +48,8 @@ pub fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn emit(program: u32, sock: u64, event: u8, state: u8) {
-    let at = |offset: u16| sock + u64::from(offset);
+fn emit(program: u32, sock: *const u8, event: u8, state: u8) {
+    let at = |offset: u16| sock as u64 + u64::from(offset);
     if config!(connections) == 0
         || skb::read::<u16>(at(offset!(sk_protocol))).is_none_or(|p| p as u8 != TCP)
     {
@@ -75,10 +75,10 @@ fn emit(program: u32, sock: u64, event: u8, state: u8) {
     };
     entry.write(Socket {
         kind: kind::SOCKET,
-        netns: skb::netns(at(offset!(sk_net))).1,
+        netns: skb::netns::<false>(sock, offset!(sk_net)).1,
         // SAFETY: the helper has no preconditions.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
-        sock,
+        sock: sock as u64,
         cgroup: skb::cgroup(sock),
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         saddr,

@@ -1,7 +1,7 @@
 //! Which kernel members the programs read, and where BTF says they are.
 
 use tracer_ebpf::{
-    config::{ABSENT, Offsets, SKB_WINDOW},
+    config::{ABSENT, Offsets},
     record::TUPLE_HASH,
 };
 
@@ -10,7 +10,7 @@ use super::{Error, btf::Btf};
 /// Offsets of all members, for the programs and for decoding.
 ///
 /// # Errors
-/// A member that no probe can do without is missing, or `struct sk_buff` is too spread out.
+/// A member that no probe can do without is missing.
 pub fn of(btf: &Btf) -> Result<Offsets, Error> {
     let need = |strukt: &'static str, member: &'static str| {
         let found = btf
@@ -56,62 +56,13 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         tuple_protocol: may("nf_conntrack_tuple", "dst.protonum"),
         ..Offsets::NONE
     };
+    if offsets.skb_data != offsets.skb_head + 8 {
+        return Err(Error::Layout {
+            what: "sk_buff.data does not follow sk_buff.head",
+        });
+    }
     if btf.size("nf_conntrack_tuple_hash") != Some(TUPLE_HASH) {
         offsets.ct_tuplehash = ABSENT;
     }
-    place_window(&mut offsets)?;
     Ok(offsets)
-}
-
-/// Lays the window over all members that the programs take from it.
-fn place_window(offsets: &mut Offsets) -> Result<(), Error> {
-    let eight = [offsets.skb_nfct, offsets.skb_head, offsets.skb_data];
-    let four = [offsets.skb_len, offsets.skb_data_len];
-    let two = [offsets.skb_protocol, offsets.skb_network_header];
-    let all = eight
-        .iter()
-        .chain(&four)
-        .chain(&two)
-        .filter(|&&offset| offset != ABSENT);
-    let first = all.clone().min().copied().unwrap_or(0) / 8 * 8;
-    let last = all.max().copied().unwrap_or(0);
-    let bytes = usize::from(last) + 8 - usize::from(first);
-    if bytes > SKB_WINDOW {
-        return Err(Error::Window {
-            bytes,
-            limit: SKB_WINDOW,
-        });
-    }
-    offsets.skb_window = first;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_too_small_is_refused() {
-        let mut offsets = Offsets {
-            skb_nfct: 0,
-            skb_len: 16,
-            skb_data: 400,
-            ..Offsets::NONE
-        };
-        assert!(matches!(
-            place_window(&mut offsets),
-            Err(Error::Window { bytes: 408, .. })
-        ));
-    }
-
-    #[test]
-    fn the_window_begins_at_the_first_member_rounded_down() {
-        let mut offsets = Offsets {
-            skb_len: 116,
-            skb_data: 200,
-            ..Offsets::NONE
-        };
-        place_window(&mut offsets).unwrap();
-        assert_eq!(offsets.skb_window, 112);
-    }
 }

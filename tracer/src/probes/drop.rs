@@ -7,7 +7,7 @@ use super::Probe;
 /// Packets freed.
 pub const PROBE: Probe = Probe {
     name: "kfree_skb",
-    btf_program: None,
+    btf_program: Some("kfree_skb_btf"),
     subsystem: "skb",
     program: program::KFREE_SKB,
     unseen: "packets that the kernel drops, and why",
