@@ -127,12 +127,12 @@ impl Correlator {
     }
 
     /// Takes the next event; rows that are finished by it are pushed to `rows`.
-    pub fn apply(&mut self, event: Event, rows: &mut Vec<Row>) {
+    pub fn apply(&mut self, event: Event<'_>, rows: &mut Vec<Row>) {
         match event {
-            Event::Fact(Fact::Packet(packet)) => self.packet(&packet, rows),
+            Event::Fact(Fact::Packet(packet)) => self.packet(packet, rows),
             Event::Fact(Fact::Socket(socket)) => {
                 let (connections, mut context) = self.connections(rows);
-                connections.socket(&socket, &mut context);
+                connections.socket(socket, &mut context);
             }
             Event::Tick { ktime, wall } => {
                 self.clocks = Clocks { ktime, wall };

@@ -7,7 +7,8 @@ pub mod row;
 pub mod trace;
 
 pub use fact::{
-    Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent, Transport,
+    Comm, Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent,
+    Transport,
 };
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row};

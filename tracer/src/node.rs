@@ -20,11 +20,7 @@ impl Node {
         let cgroup = sender.and_then(|sender| sender.cgroup);
         Named {
             netns: client.netns.map(|inode| self.netns.name(inode)),
-            process: sender.and_then(|sender| {
-                let end = sender.comm.iter().position(|&byte| byte == 0).unwrap_or(16);
-                let comm = String::from_utf8_lossy(sender.comm.get(..end)?).into_owned();
-                Some((sender.pid?, comm))
-            }),
+            process: sender.and_then(|sender| Some((sender.pid?, sender.comm))),
             container: cgroup.and_then(|id| self.cgroups.container(id)),
         }
     }

@@ -234,7 +234,7 @@ impl Tracing {
             rows,
             ..
         } = self;
-        let more = stream.drain(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
+        let more = stream.drain(&mut |fact: &Fact| correlator.apply(Event::Fact(fact), rows));
         correlator.apply(clock::tick(), rows);
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
@@ -258,7 +258,7 @@ impl Tracing {
             rows,
             ..
         } = &mut self;
-        stream.finish(&mut |fact: Fact| correlator.apply(Event::Fact(fact), rows));
+        stream.finish(&mut |fact: &Fact| correlator.apply(Event::Fact(fact), rows));
         correlator.apply(clock::tick(), rows);
         self.count_losses()?;
         let (unplaced, losses) = self.correlator.finish(&mut self.rows);

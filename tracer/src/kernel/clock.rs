@@ -24,7 +24,7 @@ pub fn ktime() -> KtimeNs {
 }
 
 /// Both clocks now, as the event that lets time pass.
-pub fn tick() -> Event {
+pub fn tick() -> Event<'static> {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -94,7 +94,7 @@ impl Stream {
 
     /// Takes what is in the ring and hands over, in order, the facts that are old enough.
     /// Returns whether more is waiting than one batch holds.
-    pub fn drain(&mut self, take: &mut impl FnMut(Fact)) -> bool {
+    pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> bool {
         let now = clock::ktime();
         let more = self.fill();
         let limit = KtimeNs(
@@ -106,7 +106,7 @@ impl Stream {
     }
 
     /// Takes and hands over everything, at the end of a trace.
-    pub fn finish(&mut self, take: &mut impl FnMut(Fact)) {
+    pub fn finish(&mut self, take: &mut impl FnMut(&Fact)) {
         while self.fill() {}
         self.release(KtimeNs(u64::MAX), take);
     }
@@ -120,14 +120,14 @@ impl Stream {
     }
 
     fn fill(&mut self) -> bool {
-        self.fill_paged();
         let ring = &mut self.ring.get_mut().0;
         for _ in 0..BATCH {
             let Some(record) = ring.next() else {
+                self.fill_paged();
                 return false;
             };
             match self.decoder.decode(&record) {
-                Some(fact) => self.held.push(fact),
+                Some(fact) => place(&mut self.held, fact),
                 None => self.undecodable += 1,
             }
         }
@@ -153,17 +153,30 @@ impl Stream {
                 whole.extend_from_slice(head);
                 whole.extend_from_slice(tail);
                 match decoder.decode(&whole) {
-                    Some(fact) => held.push(fact),
+                    Some(fact) => place(held, fact),
                     None => *undecodable += 1,
                 }
             });
         }
     }
 
-    fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(Fact)) {
-        self.held.sort_by_key(Fact::ktime);
+    fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(&Fact)) {
         let ripe = self.held.partition_point(|fact| fact.ktime() <= limit);
-        self.held.drain(..ripe).for_each(take);
+        self.held.iter().take(ripe).for_each(take);
+        self.held.drain(..ripe);
+    }
+}
+
+/// Puts a fact where its time belongs: nearly always last, else a few places before.
+fn place(held: &mut Vec<Fact>, fact: Fact) {
+    let mut at = held.len();
+    while at > 0 && held[at - 1].ktime() > fact.ktime() {
+        at -= 1;
+    }
+    if at == held.len() {
+        held.push(fact);
+    } else {
+        held.insert(at, fact);
     }
 }
 

@@ -1,16 +1,16 @@
 //! `Fact`: what one kernel record says, in model types; `Event`: the one stream the correlator eats.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 
 use super::ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 
 /// What the correlator is given, in order of time.
-#[derive(Clone, Debug)]
-pub enum Event {
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
     /// Something seen in the kernel.
-    Fact(Fact),
+    Fact(&'a Fact),
     /// Time passes, also where nothing is seen: both clocks at one moment.
     Tick {
         /// Kernel time.
@@ -123,13 +123,38 @@ pub enum Place {
     },
 }
 
+/// Name of a thread, NUL-padded (`TASK_COMM_LEN`, include/linux/sched.h).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Comm(pub [u8; 16]);
+
+impl fmt::Display for Comm {
+    /// Bytes that are no UTF-8 become U+FFFD; a thread may call itself anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.split(|&byte| byte == 0).next().unwrap_or_default();
+        name.utf8_chunks().try_for_each(|chunk| {
+            f.write_str(chunk.valid())?;
+            if chunk.invalid().is_empty() {
+                Ok(())
+            } else {
+                f.write_str("\u{fffd}")
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Who sent a packet; known only where the sender's own context was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     /// Process id (tgid) in the initial pid namespace; `None` where the socket is no full socket.
     pub pid: Option<u32>,
-    /// Name of the sending thread, NUL-padded (`TASK_COMM_LEN`); void without `pid`.
-    pub comm: [u8; 16],
+    /// Name of the sending thread; void without `pid`.
+    pub comm: Comm,
     /// Cgroup of the socket.
     pub cgroup: Option<CgroupId>,
     /// The socket.

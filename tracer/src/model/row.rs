@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    fact::Sender,
+    fact::{Comm, Sender},
     ids::{KtimeNs, NetnsInode, WallNs},
 };
 
@@ -51,7 +51,7 @@ pub struct Named {
     /// Its network namespace, as `ip netns` or its first process calls it.
     pub netns: Option<Arc<str>>,
     /// Process id (tgid) and name of the sending thread.
-    pub process: Option<(u32, String)>,
+    pub process: Option<(u32, Comm)>,
     /// Container id, 64 hexadecimal digits.
     pub container: Option<Arc<str>>,
 }

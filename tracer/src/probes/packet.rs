@@ -9,8 +9,8 @@ use tracer_ebpf::{
 };
 
 use crate::model::{
-    CgroupId, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId, SockId,
-    Transport, fact::TcpFlags,
+    CgroupId, Comm, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId,
+    SockId, Transport, fact::TcpFlags,
 };
 
 /// IANA protocol numbers.
@@ -106,7 +106,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             .flatten(),
         sender: (record.sock != 0).then(|| Sender {
             pid: (record.pid != 0).then_some(record.pid),
-            comm: record.comm,
+            comm: Comm(record.comm),
             cgroup: (record.cgroup != 0).then_some(CgroupId(record.cgroup)),
             sock: SockId(record.sock),
         }),

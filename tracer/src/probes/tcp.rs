@@ -6,7 +6,9 @@ use tracer_ebpf::{
 };
 
 use super::{Probe, packet::socket_addr};
-use crate::model::{CgroupId, Flow, KtimeNs, NetnsInode, Sender, SockId, Socket, SocketEvent};
+use crate::model::{
+    CgroupId, Comm, Flow, KtimeNs, NetnsInode, Sender, SockId, Socket, SocketEvent,
+};
 
 /// Connects and how they end.
 pub const STATE: Probe = Probe {
@@ -41,7 +43,7 @@ pub fn decode(bytes: &[u8]) -> Option<Socket> {
         },
         owner: Sender {
             pid: (record.pid != 0).then_some(record.pid),
-            comm: record.comm,
+            comm: Comm(record.comm),
             cgroup: (record.cgroup != 0).then_some(CgroupId(record.cgroup)),
             sock: SockId(record.sock),
         },

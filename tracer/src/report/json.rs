@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{
     correlate::message::{qtype_name, rcode_name},
     model::{
-        Client, Connection, Dns, Named, Outcome, Row, Trace, WallNs,
+        Client, Comm, Connection, Dns, Named, Outcome, Row, Trace, WallNs,
         trace::{ConnectionTotals, DnsTotals, Latency},
     },
 };
@@ -38,9 +38,14 @@ impl From<SocketAddr> for End {
 }
 
 #[derive(Serialize)]
-struct Process<'a> {
+struct Process {
     pid: u32,
-    name: &'a str,
+    #[serde(serialize_with = "as_text")]
+    name: Comm,
+}
+
+fn as_text<S: serde::Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(comm)
 }
 
 #[derive(Serialize)]
@@ -50,7 +55,7 @@ struct ClientLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Process<'a>>,
+    process: Option<Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
 }
@@ -60,10 +65,7 @@ fn client<'a>(client: &Client, named: &'a Named) -> ClientLine<'a> {
         ip: client.address.ip(),
         port: client.address.port(),
         netns: named.netns.as_deref(),
-        process: named
-            .process
-            .as_ref()
-            .map(|(pid, name)| Process { pid: *pid, name }),
+        process: named.process.map(|(pid, name)| Process { pid, name }),
         container: named.container.as_deref(),
     }
 }
