@@ -41,7 +41,7 @@ pub(crate) struct Overhead {
 }
 
 /// What the lab says on stderr once its servers answer.
-const LAB_READY: &str = "the lab stands";
+const LAB_READY: &str = "lab ready";
 
 /// How long the lab may take to come up and to clean up.
 const LAB_LIMIT: Duration = Duration::from_mins(1);
@@ -78,7 +78,7 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
     let mut lab = Child::start(
         "tracer lab",
         // SIGINT lets it remove its namespaces.
-        sh::tied(&tracer, "INT").args(["lab", "--quiet"]),
+        sh::tied(&tracer, "INT").args(["lab", "--idle"]),
     )?;
     lab.wait_for(LAB_READY, LAB_LIMIT)?;
     let load = |seconds| load::run(&queries, seconds);

@@ -23,7 +23,7 @@ use crate::{
 /// What can be named after `cargo xtask test`.
 #[derive(Clone, Debug, PartialEq)]
 enum Tier {
-    /// Format, clippy for both targets, tidy.
+    /// Format, tidy, clippy for both targets.
     Lint,
     /// Unit tests and the black-box tests that need no root.
     Unit,

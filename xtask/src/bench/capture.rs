@@ -144,28 +144,37 @@ fn traced(
     let mut lost = u64::from(lossy);
     if format == "json" {
         let text = fs::read_to_string(&output.0)?;
-        let summed = text
-            .lines()
-            .rev()
-            .find_map(lost_in)
-            .context("the trace has no summary")?;
-        lost = lost.max(summed);
+        let summary = text.lines().rev().find_map(summary);
+        let Summary {
+            queries,
+            lost: counted,
+        } = summary.context("the trace has no summary")?;
+        // A tracer that sees nothing costs nothing.
+        ensure!(queries > 0, "tracer trace saw no query");
+        lost = counted;
     }
     Ok((run, Captured { lost }))
 }
 
-/// Sum of all counts in `lost` of the tracer's summary line.
-fn lost_in(line: &str) -> Option<u64> {
-    let record: Value = serde_json::from_str(line).ok()?;
-    (record["type"] == "summary").then(|| sum(&record["lost"]))
+/// The last line of the tracer's JSON, as far as it matters here.
+#[derive(Debug, PartialEq)]
+struct Summary {
+    queries: u64,
+    lost: u64,
 }
 
-fn sum(counts: &Value) -> u64 {
-    match counts {
-        Value::Object(by_cause) => by_cause.values().map(sum).sum(),
-        Value::Array(all) => all.iter().map(sum).sum(),
-        count => count.as_u64().unwrap_or(0),
-    }
+/// `None` for any other line, and for a summary without the count of what was lost.
+fn summary(line: &str) -> Option<Summary> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    (record["type"] == "summary").then_some(())?;
+    let servers = record["dns"].as_array()?;
+    Some(Summary {
+        queries: servers
+            .iter()
+            .filter_map(|server| server["queries"].as_u64())
+            .sum(),
+        lost: record["lost"]["total"].as_u64()?,
+    })
 }
 
 #[cfg(test)]
@@ -173,11 +182,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_of_every_cause_and_probe_are_summed() {
-        let line = r#"{"type":"summary","lost":{"ring":{"dns":2,"device":3},"decode":1}}"#;
-        assert_eq!(lost_in(line), Some(6));
-        assert_eq!(lost_in(r#"{"type":"summary","lost":{}}"#), Some(0));
-        assert_eq!(lost_in(r#"{"type":"exchange","lost":{"ring":1}}"#), None);
+    fn the_summary_tells_queries_seen_and_records_lost() {
+        let line = r#"{"type":"summary","dns":[{"queries":2},{"queries":3}],"lost":{"total":4,"ring_full":4}}"#;
+        assert_eq!(
+            summary(line),
+            Some(Summary {
+                queries: 5,
+                lost: 4
+            })
+        );
+        assert_eq!(summary(r#"{"type":"summary","dns":[]}"#), None);
+        assert_eq!(
+            summary(r#"{"type":"exchange","dns":[],"lost":{"total":1}}"#),
+            None
+        );
     }
 
     #[test]

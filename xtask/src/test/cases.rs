@@ -79,7 +79,8 @@ pub(super) fn build(profile: Profile) -> Result<Built> {
         }
     }
     Ok(Built {
-        tracer: tracer.context("cargo built no tracer")?,
+        tracer: tracer
+            .context("cargo built no tracer program: it has no test outside its own code")?,
         binaries,
     })
 }

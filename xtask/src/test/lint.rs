@@ -14,7 +14,9 @@ use crate::{
 /// # Errors
 /// The first that finds something.
 pub(super) fn run() -> Result<usize> {
+    // The quickest first.
     sh::run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
+    tidied()?;
     sh::run(
         Command::new("cargo")
             .args(["clippy", "--workspace", "--all-features", "--all-targets"])
@@ -33,7 +35,6 @@ pub(super) fn run() -> Result<usize> {
             .args(["-Z", "build-std=core", "--quiet", "--", "-D", "warnings"])
             .env("RUSTC_BOOTSTRAP", "1"),
     )?;
-    tidied()?;
     Ok(4)
 }
 

@@ -75,6 +75,7 @@ fn code(line: &str) -> &str {
 
 /// The code with what stands in string literals left out; one that spans lines is not known.
 fn unquoted(code: &str) -> String {
+    let code = code.replace("\\\"", "");
     code.split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
