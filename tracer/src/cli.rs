@@ -72,7 +72,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
     pub tracked: u32,
     /// Memory for records on their way from the kernel, in KiB, a power of two
-    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = ring_kib)]
+    #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = ring_kib)]
     pub ring_kib: u32,
 }
 

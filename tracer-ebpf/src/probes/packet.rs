@@ -13,7 +13,7 @@ use aya_ebpf::{
 use crate::{
     config::{ABSENT, DNS_PORTS, program},
     output::{self, config, offset},
-    record::{CAPTURE_LIMIT, Packet, TUPLE_HASH, TUPLE_HASHES, kind, mark, place},
+    record::{CAPTURE_LIMIT, Origin, Packet, TUPLE_HASH, TUPLE_HASHES, kind, mark, part, place},
     skb::{self, Headers, ICMP, ICMPV6, Skb, TCP, UDP},
 };
 
@@ -54,15 +54,25 @@ static VIPS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
 
-/// Memory of one program on one processor.
+/// Bytes of a record before its payload, at most.
+const HEAD: usize = size_of::<Packet>() + TUPLE_HASHES + size_of::<Origin>();
+
+/// Memory of one program on one processor. Records are put together here, where the processor
+/// has it at hand, and then copied at their exact length.
 #[repr(C)]
 struct Scratch {
     /// 1 while the program runs: before Linux 6.1 nothing keeps a raw tracepoint's program from
     /// meeting itself on one processor.
     busy: u64,
     headers: Headers,
-    /// Where a record with paged payload is put together.
+    record: Record,
+}
+
+#[repr(C)]
+struct Record {
     packet: Packet,
+    /// Parts, then payload.
+    rest: [u8; HEAD + CAPTURE_LIMIT + 1],
 }
 
 #[map]
@@ -98,22 +108,17 @@ pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers
         (*scratch).busy = 1;
         (*scratch).headers = headers;
         let headers = &(*black_box(scratch)).headers;
+        let record = &raw mut (*scratch).record;
         match wanted(seen, skb, headers) {
             Wanted::No => {}
-            Wanted::Headers => emit::<0, DIRECT>(seen, skb, headers, 0),
+            Wanted::Headers => emit(seen, skb, headers, record, 0),
             Wanted::Payload => {
                 let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
                 let start = headers.ip + u64::from(headers.payload_offset);
                 if DIRECT && headers.bounds.linear_from(start) < len {
-                    emit_paged(seen, skb, headers, &raw mut (*scratch).packet);
-                } else if len < 64 {
-                    emit::<64, DIRECT>(seen, skb, headers, len);
-                } else if len < 256 {
-                    emit::<256, DIRECT>(seen, skb, headers, len);
-                } else if len < 1024 {
-                    emit::<1024, DIRECT>(seen, skb, headers, len);
+                    emit_paged(seen, skb, headers, record);
                 } else {
-                    emit::<4096, DIRECT>(seen, skb, headers, len);
+                    emit(seen, skb, headers, record, len);
                 }
             }
         }
@@ -261,46 +266,33 @@ fn copy_addresses(headers: &Headers, saddr: *mut u8, daddr: *mut u8) {
     }
 }
 
-/// A packet record with room for `N` bytes of payload.
-#[repr(C)]
-struct Record<const N: usize> {
-    packet: Packet,
-    payload: [u8; N],
-}
-
-/// `N` is a power of two, and more than `len`.
+/// Emits the packet with up to `len` bytes of its payload.
 #[inline(always)]
-fn emit<const N: usize, const DIRECT: bool>(
+fn emit<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
+    record: *mut Record,
     len: u32,
 ) {
-    let Some(mut entry) = output::reserve::<Record<N>>(seen.program) else {
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: `record` points to reserved memory of the record's size; fields are written
-    // through raw pointers, so nothing uninitialised is read.
-    let (packet, payload) = unsafe { (&raw mut (*record).packet, &raw mut (*record).payload) };
-    fill(packet, seen, skb, headers);
+    let parts = fill(record, seen, skb, headers);
     let from = headers.ip + u64::from(headers.payload_offset);
-    let mut captured = 0;
-    if N > 0 {
-        let linear = len.min(headers.bounds.linear_from(from));
-        // The mask is for the verifier, which does not know what the compiler does.
-        captured = black_box(linear) & (N as u32 - 1);
-        if captured > 0 && !skb::copy(payload.cast(), captured, from) {
+    // The mask is for the verifier, which does not know what the compiler does.
+    let mut captured = black_box(len.min(headers.bounds.linear_from(from))) & CAPTURE_LIMIT as u32;
+    // SAFETY: `record` is this program's own until `busy` is cleared; `rest` has room for all
+    // parts and the payload after them.
+    unsafe {
+        let rest = (&raw mut (*record).rest).cast::<u8>().add(parts);
+        if captured > 0 && !skb::copy(rest, captured, from) {
             captured = 0;
         }
+        (*record).packet.captured = captured as u16;
+        (*record).packet.skip = 0;
+        let unreadable = if captured < len { mark::UNREADABLE } else { 0 };
+        (*record).packet.marks = headers.marks | unreadable;
     }
-    // SAFETY: as above.
-    unsafe {
-        (*packet).captured = captured;
-        (*packet).skip = 0;
-        (*packet).marks = headers.marks | if captured < len { mark::UNREADABLE } else { 0 };
-    }
-    output::submit(entry);
+    let len = size_of::<Packet>() + parts + captured as usize;
+    output::output(record.cast(), len as u64, seen.program);
 }
 
 /// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
@@ -310,24 +302,24 @@ fn emit_paged<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
-    packet: *mut Packet,
+    record: *mut Record,
 ) {
-    fill(packet, seen, skb, headers);
+    let parts = fill(record, seen, skb, headers);
     let start = headers.ip + u64::from(headers.payload_offset);
     let skip = start.wrapping_sub(headers.bounds.data) as u32;
     let wanted = skip + headers.payload_len;
     let len = wanted.min(headers.bounds.len).min(CAPTURE_LIMIT as u32);
-    // SAFETY: `packet` is this program's own until `busy` is cleared. The map is a static.
+    // SAFETY: `record` is this program's own until `busy` is cleared. The map is a static.
     let result = unsafe {
-        (*packet).captured = len;
-        (*packet).skip = skip as u16;
-        (*packet).marks = headers.marks;
+        (*record).packet.captured = len as u16;
+        (*record).packet.skip = skip as u16;
+        (*record).packet.marks = headers.marks;
         generated::bpf_skb_output(
             skb.0.cast_mut().cast(),
             (&raw const PAGED).cast_mut().cast(),
             u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU),
-            packet.cast(),
-            size_of::<Packet>() as u64,
+            record.cast(),
+            (size_of::<Packet>() + parts) as u64,
         )
     };
     if result != 0 {
@@ -335,14 +327,20 @@ fn emit_paged<const DIRECT: bool>(
     }
 }
 
+/// Fills in all but what concerns the payload; returns the bytes that the parts take.
 #[inline(always)]
-fn fill<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) {
-    // SAFETY: `packet` is reserved ring memory of the record's size.
+fn fill<const DIRECT: bool>(
+    record: *mut Record,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+) -> usize {
+    // SAFETY: `record` is this program's own until `busy` is cleared.
     unsafe {
+        let packet = &raw mut (*record).packet;
         (*packet).kind = kind::PACKET;
         (*packet).ktime_ns = bpf_ktime_get_ns();
         (*packet).skb = skb.0 as u64;
-        (*packet).location = seen.location;
         (*packet).reason = seen.reason;
         (*packet).place = seen.place;
         (*packet).seq = headers.seq;
@@ -358,39 +356,54 @@ fn fill<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>, 
             (&raw mut (*packet).daddr).cast(),
         );
     }
-    fill_conntrack(packet, skb.conntrack());
-    fill_place(packet, seen, skb);
+    let conntrack = fill_conntrack(record, skb.conntrack());
+    let origin = fill_place(record, conntrack, seen, skb);
+    // SAFETY: as above.
+    unsafe {
+        (*record).packet.parts =
+            (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
+    }
+    conntrack * TUPLE_HASHES + origin * size_of::<Origin>()
 }
 
+/// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
 #[inline(always)]
-fn fill_conntrack(packet: *mut Packet, conntrack: u64) {
+fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
+    if conntrack == 0 {
+        return 0;
+    }
+    let tuples = conntrack + u64::from(offset!(ct_tuplehash));
     // SAFETY: as in `fill`.
     unsafe {
-        (*packet).conntrack = conntrack;
-        (*packet).zone = 0;
-        if conntrack != 0 {
-            let tuples = (&raw mut (*packet).tuples).cast();
-            skb::copy(
-                tuples,
-                TUPLE_HASHES as u32,
-                conntrack + u64::from(offset!(ct_tuplehash)),
-            );
-            if offset!(ct_zone) != ABSENT {
-                let zone = conntrack + u64::from(offset!(ct_zone));
-                (*packet).zone = skb::read(zone).unwrap_or(0);
-            }
+        (*record).packet.zone = 0;
+        if offset!(ct_zone) != ABSENT {
+            let zone = conntrack + u64::from(offset!(ct_zone));
+            (*record).packet.zone = skb::read(zone).unwrap_or(0);
         }
+        usize::from(skb::copy(
+            (&raw mut (*record).rest).cast(),
+            TUPLE_HASHES as u32,
+            tuples,
+        ))
     }
 }
 
-/// Device and namespace, and the sender where it is known: while a packet is in its socket's own
-/// namespace and on its way out, the current task is the sender. A request or time-wait socket
-/// is not a full socket and has no cgroup (`sk_fullsock`, include/net/sock.h).
+/// Device and namespace; and where they are known, the sender or the place of the drop, as a
+/// part behind `before` others, of which there is none or the tuples. Returns 1 if there is one.
+///
+/// While a packet is in its socket's own namespace and on its way out, the current task is the
+/// sender. A request or time-wait socket is not a full socket and has no cgroup (`sk_fullsock`,
+/// include/net/sock.h).
 #[inline(always)]
-fn fill_place<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>) {
+fn fill_place<const DIRECT: bool>(
+    record: *mut Record,
+    before: usize,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+) -> usize {
     const TIME_WAIT: u8 = 6;
     const NEW_SYN_RECV: u8 = 12;
-    let (dev, sock) = (skb.dev(), skb.sock());
+    let dev = skb.dev();
     let mut netns = (ptr::null(), 0);
     let mut ifindex = 0;
     if !dev.is_null() {
@@ -399,27 +412,43 @@ fn fill_place<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIR
     }
     let mut owner = 0;
     let mut full = false;
-    if !sock.is_null() && seen.place != place::RECEIVED {
-        let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
-        if dev.is_null() {
-            netns = home;
-        }
-        if home.0 as u64 == netns.0 as u64 {
-            owner = sock as u64;
-            let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
-            full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+    if seen.place != place::RECEIVED {
+        let sock = skb.sock();
+        if !sock.is_null() {
+            let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
+            if dev.is_null() {
+                netns = home;
+            }
+            if home.0 as u64 == netns.0 as u64 {
+                owner = sock as u64;
+                let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
+                full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+            }
         }
     }
-    // SAFETY: as in `fill`.
+    // SAFETY: as in `fill`; `rest` begins and the tuples end on a multiple of eight.
     unsafe {
-        (*packet).netns = netns.1;
-        (*packet).ifindex = ifindex;
-        (*packet).sock = owner;
-        (*packet).cgroup = if full { skb::cgroup(sock) } else { 0 };
-        (*packet).pid = 0;
+        (*record).packet.netns = netns.1;
+        (*record).packet.ifindex = ifindex;
+        if owner == 0 && seen.place != place::DROPPED {
+            return 0;
+        }
+        let origin = (&raw mut (*record).rest)
+            .cast::<u8>()
+            .add(before * TUPLE_HASHES);
+        let origin = origin.cast::<Origin>();
+        (*origin).sock = owner;
+        (*origin).location = seen.location;
+        (*origin).cgroup = if full {
+            skb::cgroup(owner as *const u8)
+        } else {
+            0
+        };
+        (*origin).pid = 0;
         if full {
-            (*packet).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            generated::bpf_get_current_comm((&raw mut (*packet).comm).cast(), 16);
+            (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
         }
     }
+    1
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
-    record::{self, TUPLE_HASH, mark, place},
+    record::{self, TUPLE_HASH, TUPLE_HASHES, mark, part, place},
 };
 
 use crate::model::{
@@ -46,6 +46,16 @@ impl TupleLayout {
         }
     }
 
+    /// The entry whose two hash nodes are `hashes`, original first.
+    fn conntrack(self, hashes: &[u8], zone: u16) -> Option<Conntrack> {
+        let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
+        Some(Conntrack {
+            original: self.flow(original)?,
+            reply: self.flow(reply)?,
+            zone,
+        })
+    }
+
     /// One direction's tuple; `None` when it does not lie within `hash`.
     fn flow(self, hash: &[u8]) -> Option<Flow> {
         let v6 = *hash.get(self.family)? == AF_INET6;
@@ -73,14 +83,23 @@ pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
     SocketAddr::new(ip, u16::from_be_bytes(port))
 }
 
-/// The packet that `bytes`, a packet record and its payload, tell of; `None` when they are cut
-/// short or contradict themselves.
+/// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
+/// cut short or contradict themselves.
 pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
     let record: record::Packet = tracer_ebpf::read(bytes)?;
-    let follows = bytes
-        .get(size_of_val(&record)..)?
-        .get(..record.captured as usize)?;
-    let payload = follows.get(usize::from(record.skip)..)?;
+    let mut rest = bytes.get(size_of_val(&record)..)?;
+    let mut conntrack = None;
+    if record.parts & part::CONNTRACK != 0 {
+        let hashes;
+        (hashes, rest) = rest.split_at_checked(TUPLE_HASHES)?;
+        conntrack = tuples.conntrack(hashes, record.zone);
+    }
+    let mut origin = None;
+    if record.parts & part::ORIGIN != 0 {
+        origin = Some(tracer_ebpf::read::<record::Origin>(rest)?);
+        rest = rest.get(size_of::<record::Origin>()..)?;
+    }
+    let payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
     let (sport, dport, transport) = transport(&record);
     Some(Packet {
         ktime: KtimeNs(record.ktime_ns),
@@ -89,7 +108,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             place::RECEIVED => Place::Received,
             place::DROPPED => Place::Dropped {
                 reason: record.reason,
-                location: record.location,
+                location: origin.map_or(0, |origin| origin.location),
             },
             _ => return None,
         },
@@ -101,15 +120,15 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             dst: socket_addr(record.daddr, dport),
         },
         transport,
-        conntrack: (record.conntrack != 0)
-            .then(|| conntrack(&record, tuples))
-            .flatten(),
-        sender: (record.sock != 0).then(|| Sender {
-            pid: (record.pid != 0).then_some(record.pid),
-            comm: Comm(record.comm),
-            cgroup: (record.cgroup != 0).then_some(CgroupId(record.cgroup)),
-            sock: SockId(record.sock),
-        }),
+        conntrack,
+        sender: origin
+            .filter(|origin| origin.sock != 0)
+            .map(|origin| Sender {
+                pid: (origin.pid != 0).then_some(origin.pid),
+                comm: Comm(origin.comm),
+                cgroup: (origin.cgroup != 0).then_some(CgroupId(origin.cgroup)),
+                sock: SockId(origin.sock),
+            }),
         payload: keep(payload, arena),
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,
@@ -137,15 +156,6 @@ fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
             ([0; 2], [0; 2], Transport::IcmpError { kind, code })
         }
     }
-}
-
-fn conntrack(record: &record::Packet, tuples: TupleLayout) -> Option<Conntrack> {
-    let (original, reply) = record.tuples.split_at(TUPLE_HASH);
-    Some(Conntrack {
-        original: tuples.flow(original)?,
-        reply: tuples.flow(reply)?,
-        zone: record.zone,
-    })
 }
 
 fn keep(payload: &[u8], arena: &mut BytesMut) -> Bytes {
