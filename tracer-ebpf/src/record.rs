@@ -43,7 +43,8 @@ pub mod mark {
 
 /// What follows a [`Packet`], in this order; after it come `captured` bytes.
 pub mod part {
-    /// [`TUPLE_HASHES`](super::TUPLE_HASHES) bytes: the conntrack entry's tuples.
+    /// [`CONNTRACK_BYTES`](super::CONNTRACK_BYTES) of the `struct nf_conn`: the tuples, and what
+    /// lies before them.
     pub const CONNTRACK: u8 = 1;
     /// An [`Origin`](super::Origin).
     pub const ORIGIN: u8 = 2;
@@ -52,6 +53,10 @@ pub mod part {
 /// Bytes of the kernel's two `struct nf_conntrack_tuple_hash` of a connection, original first
 /// (`include/net/netfilter/nf_conntrack_tuple.h`).
 pub const TUPLE_HASHES: usize = 2 * TUPLE_HASH;
+/// Bytes copied from before the tuples: the conntrack zone lies there.
+pub const BEFORE_TUPLES: usize = 8;
+/// Bytes of a `struct nf_conn` that are copied.
+pub const CONNTRACK_BYTES: usize = BEFORE_TUPLES + TUPLE_HASHES;
 /// Bytes of one `struct nf_conntrack_tuple_hash`.
 pub const TUPLE_HASH: usize = 56;
 
@@ -94,8 +99,6 @@ abi! {
         pub sport: [u8; 2],
         /// Destination port, network order.
         pub dport: [u8; 2],
-        /// Conntrack zone of the original direction.
-        pub zone: u16,
         /// IP protocol number of the transport (IANA).
         pub protocol: u8,
         /// TCP flags (RFC 9293, section 3.1).
@@ -107,7 +110,7 @@ abi! {
         /// Bits of [`part`]: what follows.
         pub parts: u8,
         /// Zero.
-        pub pad: [u8; 5],
+        pub pad: [u8; 7],
     }
 }
 
@@ -116,7 +119,7 @@ abi! {
     pub struct Origin {
         /// Address of the sending `struct sock`; 0 where no local socket owns the packet here.
         pub sock: u64,
-        /// Cgroup v2 id of that socket; 0 when not known.
+        /// Cgroup v2 id of that process; 0 when not known.
         pub cgroup: u64,
         /// Address of the code that freed the packet; 0 elsewhere than [`place::DROPPED`].
         pub location: u64,

@@ -11,9 +11,12 @@ use aya_ebpf::{
 };
 
 use crate::{
-    config::{ABSENT, DNS_PORTS, program},
+    config::{DNS_PORTS, program},
     output::{self, config, offset},
-    record::{CAPTURE_LIMIT, Origin, Packet, TUPLE_HASH, TUPLE_HASHES, kind, mark, part, place},
+    record::{
+        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Packet, TUPLE_HASH, kind, mark,
+        part, place,
+    },
     skb::{self, Headers, ICMP, ICMPV6, Skb, TCP, UDP},
 };
 
@@ -34,7 +37,7 @@ pub(crate) struct Seen {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct FlowHere {
-    addresses: [u8; 32],
+    addresses: [[u32; 4]; 2],
     ports: [u8; 4],
     dev: [u8; 8],
     place: u32,
@@ -48,14 +51,14 @@ static UDP_SEEN: LruHashMap<FlowHere, u8> = LruHashMap::with_max_entries(16384, 
 
 /// Prefixes of service addresses, v4-mapped; filled by user space, watched by `Config::vips`.
 #[map]
-static VIPS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65536, 0);
+static VIPS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(65536, 0);
 
 /// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
 #[map]
 static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
 
 /// Bytes of a record before its payload, at most.
-const HEAD: usize = size_of::<Packet>() + TUPLE_HASHES + size_of::<Origin>();
+const HEAD: usize = size_of::<Packet>() + CONNTRACK_BYTES + size_of::<Origin>();
 
 /// Memory of one program on one processor. Records are put together here, where the processor
 /// has it at hand, and then copied at their exact length.
@@ -207,9 +210,7 @@ fn first_of_udp_flow<const DIRECT: bool>(
 
 #[inline(always)]
 fn is_vip(key: &FlowHere) -> bool {
-    let mut daddr = [0; 16];
-    daddr.copy_from_slice(&key.addresses[16..]);
-    VIPS.get(&Key::new(128, daddr)).is_some()
+    VIPS.get(&Key::new(128, key.addresses[1])).is_some()
 }
 
 /// Original destination ≠ reply source: true in every proxy mode, unlike the status bits,
@@ -227,11 +228,8 @@ fn translated(conntrack: u64) -> bool {
 
 #[inline(always)]
 fn flow_here<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> FlowHere {
-    let mut addresses = [0; 32];
-    let (saddr, daddr) = addresses.split_at_mut(16);
-    copy_addresses(headers, saddr.as_mut_ptr(), daddr.as_mut_ptr());
     FlowHere {
-        addresses,
+        addresses: headers.addresses,
         ports: [
             headers.sport[0],
             headers.sport[1],
@@ -240,29 +238,6 @@ fn flow_here<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Header
         ],
         dev: skb.dev_address().to_ne_bytes(),
         place: u32::from(seen.place),
-    }
-}
-
-/// Writes both addresses, IPv4 ones v4-mapped.
-#[inline(always)]
-fn copy_addresses(headers: &Headers, saddr: *mut u8, daddr: *mut u8) {
-    if headers.v6 {
-        skb::copy(saddr, 16, headers.ip + 8);
-        skb::copy(daddr, 16, headers.ip + 24);
-    } else {
-        for address in [saddr, daddr] {
-            // SAFETY: both callers pass sixteen bytes, aligned to four at least.
-            unsafe {
-                address.cast::<u32>().write(0);
-                address.cast::<u32>().add(1).write(0);
-                address.cast::<u32>().add(2).write(0xffff_0000_u32.to_le());
-            }
-        }
-        // SAFETY: as above.
-        unsafe {
-            skb::copy(saddr.add(12), 4, headers.ip + 12);
-            skb::copy(daddr.add(12), 4, headers.ip + 16);
-        }
     }
 }
 
@@ -350,11 +325,8 @@ fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        copy_addresses(
-            headers,
-            (&raw mut (*packet).saddr).cast(),
-            (&raw mut (*packet).daddr).cast(),
-        );
+        let addresses = (&raw mut (*packet).saddr).cast::<[[u32; 4]; 2]>();
+        *addresses = headers.addresses;
     }
     let conntrack = fill_conntrack(record, skb.conntrack());
     let origin = fill_place(record, conntrack, seen, skb);
@@ -363,7 +335,7 @@ fn fill<const DIRECT: bool>(
         (*record).packet.parts =
             (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
     }
-    conntrack * TUPLE_HASHES + origin * size_of::<Origin>()
+    conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>()
 }
 
 /// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
@@ -372,28 +344,18 @@ fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
     if conntrack == 0 {
         return 0;
     }
-    let tuples = conntrack + u64::from(offset!(ct_tuplehash));
+    let from = conntrack + u64::from(offset!(ct_tuplehash)) - BEFORE_TUPLES as u64;
     // SAFETY: as in `fill`.
-    unsafe {
-        (*record).packet.zone = 0;
-        if offset!(ct_zone) != ABSENT {
-            let zone = conntrack + u64::from(offset!(ct_zone));
-            (*record).packet.zone = skb::read(zone).unwrap_or(0);
-        }
-        usize::from(skb::copy(
-            (&raw mut (*record).rest).cast(),
-            TUPLE_HASHES as u32,
-            tuples,
-        ))
-    }
+    let to = unsafe { (&raw mut (*record).rest).cast() };
+    usize::from(skb::copy(to, CONNTRACK_BYTES as u32, from))
 }
 
 /// Device and namespace; and where they are known, the sender or the place of the drop, as a
 /// part behind `before` others, of which there is none or the tuples. Returns 1 if there is one.
 ///
 /// While a packet is in its socket's own namespace and on its way out, the current task is the
-/// sender. A request or time-wait socket is not a full socket and has no cgroup (`sk_fullsock`,
-/// include/net/sock.h).
+/// sender. A request or time-wait socket is not a full socket (`sk_fullsock`, include/net/sock.h):
+/// nobody in particular sends its packets.
 #[inline(always)]
 fn fill_place<const DIRECT: bool>(
     record: *mut Record,
@@ -435,17 +397,14 @@ fn fill_place<const DIRECT: bool>(
         }
         let origin = (&raw mut (*record).rest)
             .cast::<u8>()
-            .add(before * TUPLE_HASHES);
+            .add(before * CONNTRACK_BYTES);
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;
         (*origin).location = seen.location;
-        (*origin).cgroup = if full {
-            skb::cgroup(owner as *const u8)
-        } else {
-            0
-        };
+        (*origin).cgroup = 0;
         (*origin).pid = 0;
         if full {
+            (*origin).cgroup = generated::bpf_get_current_cgroup_id();
             (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
             generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
         }

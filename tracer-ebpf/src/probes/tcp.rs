@@ -2,7 +2,7 @@
 //! their connections: who connects, how the handshake ends, what had to be sent again.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
@@ -73,13 +73,19 @@ fn emit(program: u32, sock: *const u8, event: u8, state: u8) {
             v4_mapped(skb::read(at(offset!(sk_daddr))).unwrap_or([0; 4])),
         )
     };
+    // SAFETY: the helper has no preconditions.
+    let cgroup = if connecting {
+        unsafe { generated::bpf_get_current_cgroup_id() }
+    } else {
+        0
+    };
     entry.write(Socket {
         kind: kind::SOCKET,
         netns: skb::netns::<false>(sock, offset!(sk_net)).1,
         // SAFETY: the helper has no preconditions.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
         sock: sock as u64,
-        cgroup: skb::cgroup(sock),
+        cgroup,
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         saddr,
         daddr,

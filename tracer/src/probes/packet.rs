@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
-    record::{self, TUPLE_HASH, TUPLE_HASHES, mark, part, place},
+    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place},
 };
 
 use crate::model::{
@@ -27,6 +27,8 @@ pub struct TupleLayout {
     family: usize,
     daddr: usize,
     dport: usize,
+    /// Within the bytes before the tuples; beyond them where the kernel knows no zones.
+    zone: usize,
 }
 
 impl TupleLayout {
@@ -43,16 +45,25 @@ impl TupleLayout {
             family: within(offsets.tuple_family),
             daddr: within(offsets.tuple_daddr),
             dport: within(offsets.tuple_dport),
+            zone: match offsets.ct_zone {
+                ABSENT => BEFORE_TUPLES,
+                zone => (usize::from(zone) + BEFORE_TUPLES)
+                    .saturating_sub(usize::from(offsets.ct_tuplehash)),
+            },
         }
     }
 
-    /// The entry whose two hash nodes are `hashes`, original first.
-    fn conntrack(self, hashes: &[u8], zone: u16) -> Option<Conntrack> {
+    /// The entry of whose `struct nf_conn` these are the bytes around the tuples.
+    fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
+        let (before, hashes) = bytes.split_at_checked(BEFORE_TUPLES)?;
         let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
+        let zone = before
+            .get(self.zone..self.zone + 2)
+            .and_then(|zone| zone.try_into().ok());
         Some(Conntrack {
             original: self.flow(original)?,
             reply: self.flow(reply)?,
-            zone,
+            zone: zone.map_or(0, u16::from_ne_bytes),
         })
     }
 
@@ -90,9 +101,9 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
     let mut rest = bytes.get(size_of_val(&record)..)?;
     let mut conntrack = None;
     if record.parts & part::CONNTRACK != 0 {
-        let hashes;
-        (hashes, rest) = rest.split_at_checked(TUPLE_HASHES)?;
-        conntrack = tuples.conntrack(hashes, record.zone);
+        let entry;
+        (entry, rest) = rest.split_at_checked(CONNTRACK_BYTES)?;
+        conntrack = tuples.conntrack(entry);
     }
     let mut origin = None;
     if record.parts & part::ORIGIN != 0 {
@@ -181,6 +192,7 @@ mod tests {
             family: 34,
             daddr: 36,
             dport: 52,
+            zone: 4,
         }
     }
 
