@@ -1,4 +1,4 @@
-//! The records that the kernel programs emit. Every record begins with its [`Kind`].
+//! The records that the kernel programs emit. Every record begins with its [`kind`].
 //!
 //! Addresses and ports are in network byte order as they stood on the wire; IPv4 addresses are
 //! v4-mapped (RFC 4291, section 2.5.5.2). Integers otherwise are in the machine's order.

@@ -1,7 +1,8 @@
 //! Reading kernel memory: `struct sk_buff` and what hangs off it, IP and transport headers.
 //!
-//! The only user of `Offsets`. Every address is read through `bpf_probe_read_kernel`, which
-//! fails rather than faults, so nothing here can harm the kernel.
+//! Members are read at `Offsets`: in BTF tracepoints by plain loads that the verifier checks, else
+//! by `bpf_probe_read_kernel`; headers and payload always by the helper. Both fail rather than
+//! fault, so nothing here can harm the kernel.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 

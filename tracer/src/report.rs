@@ -16,7 +16,7 @@ pub enum Format {
         /// With ANSI colours.
         colour: bool,
     },
-    /// One JSON object a line; see `docs/json.md`.
+    /// One JSON object a line; see "JSON lines" in README.md.
     Json,
 }
 

@@ -1,5 +1,5 @@
-//! JSON lines. The schema is an interface: keys are added, never renamed or retyped. It is
-//! described in docs/json.md.
+//! JSON lines. The schema is an interface: keys are added, never renamed or retyped. README.md
+//! describes it key by key.
 
 use std::{
     borrow::Cow,
