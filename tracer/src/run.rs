@@ -45,8 +45,9 @@ pub async fn trace(args: &TraceArgs, log: bool) -> Result<Exit> {
     if let Some(fault) = args.fault() {
         bail!(fault);
     }
-    let end = End::new(args.duration)?;
+    let mut end = End::new(None)?;
     let mut tracing = Tracing::start(args, log)?;
+    end.limit(args.duration);
     tracing.until(end).await?;
     tracing.finish()
 }
@@ -96,7 +97,7 @@ pub fn probes(output: Output) -> Result<Exit> {
         ring_bytes: 4096,
         log: false,
     };
-    let kernel = Kernel::load(&options)?;
+    let (kernel, _stream) = Kernel::load(&options)?;
     let mut out = io::stdout().lock();
     for state in kernel.probes() {
         let (status, why) = match &state.status {
@@ -105,6 +106,7 @@ pub fn probes(output: Output) -> Result<Exit> {
             Status::Refused(why) => ("refused", Some(why.as_str())),
         };
         let line = ProbeLine {
+            r#type: "probe",
             name: state.probe.name,
             status,
             why,
@@ -172,7 +174,7 @@ struct Tracing {
 
 impl Tracing {
     fn start(args: &TraceArgs, log: bool) -> Result<Self> {
-        let mut kernel = Kernel::load(&kernel::Options {
+        let (mut kernel, stream) = Kernel::load(&kernel::Options {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),
             vips: args.vip.clone(),
@@ -197,8 +199,10 @@ impl Tracing {
         let mut correlator = Correlator::new(settings);
         let mut rows = Vec::new();
         correlator.apply(clock::tick(), &mut rows);
-        let (stream, logger) = (kernel.stream()?, if log { kernel.logger() } else { None });
-        let shown = Shown::new(args, kernel.unseen());
+        let logger = if log { kernel.logger() } else { None };
+        let mut shown = Shown::new(args, kernel.unseen());
+        shown.warn_of_unknown_netns();
+        tell("tracing");
         let began = Instant::now();
         Ok(Self {
             kernel,
@@ -303,6 +307,17 @@ impl Shown {
         }
     }
 
+    /// A namespace may yet come, so its name may be right; more likely it is not.
+    fn warn_of_unknown_netns(&mut self) {
+        for name in &self.netns {
+            if !self.node.knows_netns(name) {
+                tell(&format!(
+                    "no network namespace is called {name} now: see `ip netns`"
+                ));
+            }
+        }
+    }
+
     fn rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
         if rows.is_empty() {
             return Ok(());
@@ -348,7 +363,7 @@ impl Shown {
 }
 
 /// One line to the person at the terminal; stdout is for the answer.
-#[expect(clippy::print_stderr, reason = "progress of the lab")]
+#[expect(clippy::print_stderr, reason = "progress, and what is no answer")]
 fn tell(line: &str) {
     eprintln!("{line}");
 }
