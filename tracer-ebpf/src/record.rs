@@ -79,10 +79,8 @@ abi! {
         pub ktime_ns: u64,
         /// Address of the `struct sk_buff`, an identity only.
         pub skb: u64,
-        /// Source address.
-        pub saddr: [u8; 16],
-        /// Destination address.
-        pub daddr: [u8; 16],
+        /// Source and destination address, each in words as they stand in memory.
+        pub addresses: [[u32; 4]; 2],
         /// Inode of the device's network namespace; 0 when not known.
         pub netns: u32,
         /// Index of the device within that namespace; 0 when not known.

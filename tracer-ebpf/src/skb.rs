@@ -250,7 +250,15 @@ fn v4(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
         [0, 0, mapped, first.word::<12>()],
         [0, 0, mapped, first.word::<16>()],
     ];
-    transport(ip, bounds, header, len, protocol, marks, addresses, &l4)
+    let ip = Ip {
+        at: ip,
+        header,
+        len,
+        protocol,
+        marks,
+        addresses,
+    };
+    Ok(transport(bounds, &ip, &l4))
 }
 
 /// RFC 8200, sections 3 and 4.
@@ -282,7 +290,15 @@ fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
     if matches!(next, UDP | TCP | ICMPV6) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);
-        return transport(ip, bounds, 40, len, next, 0, addresses, &l4);
+        let ip = Ip {
+            at: ip,
+            header: 40,
+            len,
+            protocol: next,
+            marks: 0,
+            addresses,
+        };
+        return Ok(transport(bounds, &ip, &l4));
     }
     let mut header = 40;
     let mut marks = 0;
@@ -311,30 +327,42 @@ fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
         return Err(Skip::NotOurs);
     }
     let l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
-    transport(ip, bounds, header, len, next, marks, addresses, &l4)
+    let ip = Ip {
+        at: ip,
+        header,
+        len,
+        protocol: next,
+        marks,
+        addresses,
+    };
+    Ok(transport(bounds, &ip, &l4))
 }
 
-/// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
-#[inline(always)]
-fn transport(
-    ip: u64,
-    bounds: Bounds,
-    offset: u32,
+/// What an IP header says.
+struct Ip {
+    /// Address of the header.
+    at: u64,
+    /// Bytes from there to the transport header.
+    header: u32,
+    /// Bytes from there to the packet's end.
     len: u32,
     protocol: u8,
     marks: u8,
     addresses: [[u32; 4]; 2],
-    l4: &[u8; 20],
-) -> Result<Headers, Skip> {
-    let tcp = protocol == TCP;
+}
+
+/// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
+#[inline(always)]
+fn transport(bounds: Bounds, ip: &Ip, l4: &[u8; 20]) -> Headers {
+    let tcp = ip.protocol == TCP;
     let header = if tcp { u32::from(l4[12] >> 4) * 4 } else { 8 };
-    let payload_offset = offset + header;
-    Ok(Headers {
+    let payload_offset = ip.header + header;
+    Headers {
         bounds,
-        addresses,
-        ip,
+        addresses: ip.addresses,
+        ip: ip.at,
         payload_offset,
-        payload_len: len.saturating_sub(payload_offset),
+        payload_len: ip.len.saturating_sub(payload_offset),
         seq: if tcp {
             u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]])
         } else {
@@ -347,10 +375,10 @@ fn transport(
         },
         sport: [l4[0], l4[1]],
         dport: [l4[2], l4[3]],
-        protocol,
+        protocol: ip.protocol,
         tcp_flags: if tcp { l4[13] } else { 0 },
-        marks,
-    })
+        marks: ip.marks,
+    }
 }
 
 /// The `struct net` that the `possible_net_t` at `offset` of `base` points to, and its inode.

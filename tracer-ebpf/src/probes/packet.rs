@@ -158,11 +158,11 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
                 Wanted::No
             } else if edge || dropped {
                 if headers.tcp_flags & SYN != 0 && !dropped {
-                    let _ = TCP_SILENT.insert(&flow_here(seen, skb, headers), &1, 0);
+                    let _ = TCP_SILENT.insert(flow_here(seen, skb, headers), 1, 0);
                 }
                 Wanted::Headers
             } else if headers.payload_len > 0
-                && TCP_SILENT.remove(&flow_here(seen, skb, headers)).is_ok()
+                && TCP_SILENT.remove(flow_here(seen, skb, headers)).is_ok()
             {
                 Wanted::Headers
             } else {
@@ -201,16 +201,16 @@ fn first_of_udp_flow<const DIRECT: bool>(
         || (config!(vips) != 0 && is_vip(&key))
         || (seen.place == place::QUEUED && !skb.sock().is_null());
     // SAFETY: the value is only tested for presence.
-    if !service || unsafe { UDP_SEEN.get(&key) }.is_some() {
+    if !service || unsafe { UDP_SEEN.get(key) }.is_some() {
         return Wanted::No;
     }
-    let _ = UDP_SEEN.insert(&key, &1, 0);
+    let _ = UDP_SEEN.insert(key, 1, 0);
     Wanted::Headers
 }
 
 #[inline(always)]
 fn is_vip(key: &FlowHere) -> bool {
-    VIPS.get(&Key::new(128, key.addresses[1])).is_some()
+    VIPS.get(Key::new(128, key.addresses[1])).is_some()
 }
 
 /// Original destination ≠ reply source: true in every proxy mode, unlike the status bits,
@@ -292,7 +292,7 @@ fn emit_paged<const DIRECT: bool>(
         generated::bpf_skb_output(
             skb.0.cast_mut().cast(),
             (&raw const PAGED).cast_mut().cast(),
-            u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU),
+            u64::from(len) << 32 | BPF_F_CURRENT_CPU,
             record.cast(),
             (size_of::<Packet>() + parts) as u64,
         )
@@ -325,8 +325,7 @@ fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        let addresses = (&raw mut (*packet).saddr).cast::<[[u32; 4]; 2]>();
-        *addresses = headers.addresses;
+        (*packet).addresses = headers.addresses;
     }
     let conntrack = fill_conntrack(record, skb.conntrack());
     let origin = fill_place(record, conntrack, seen, skb);
@@ -398,6 +397,7 @@ fn fill_place<const DIRECT: bool>(
         let origin = (&raw mut (*record).rest)
             .cast::<u8>()
             .add(before * CONNTRACK_BYTES);
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;
         (*origin).location = seen.location;

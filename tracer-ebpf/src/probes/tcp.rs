@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// `enum tcp_state`, include/net/tcp_states.h.
-const SYN_SENT: i32 = 2;
+const SYN_SENT: u8 = 2;
 /// include/linux/socket.h
 const AF_INET6: u16 = 10;
 
@@ -23,7 +23,7 @@ const AF_INET6: u16 = 10;
 /// include/trace/events/sock.h.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    let (old, new) = (ctx.arg::<u64>(1) as i32, ctx.arg::<u64>(2) as i32);
+    let (old, new) = (ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8);
     let event = if new == SYN_SENT {
         event::CONNECTING
     } else if old == SYN_SENT {
@@ -31,7 +31,7 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     } else {
         return 0;
     };
-    emit(program::INET_SOCK_SET_STATE, ctx.arg(0), event, new as u8);
+    emit(program::INET_SOCK_SET_STATE, ctx.arg(0), event, new);
     0
 }
 
@@ -73,8 +73,8 @@ fn emit(program: u32, sock: *const u8, event: u8, state: u8) {
             v4_mapped(skb::read(at(offset!(sk_daddr))).unwrap_or([0; 4])),
         )
     };
-    // SAFETY: the helper has no preconditions.
     let cgroup = if connecting {
+        // SAFETY: the helper has no preconditions.
         unsafe { generated::bpf_get_current_cgroup_id() }
     } else {
         0

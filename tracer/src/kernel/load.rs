@@ -308,6 +308,7 @@ fn no_program() -> String {
     "the object has no such program".to_owned()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
 fn words(error: aya::programs::ProgramError) -> String {
     use std::error::Error as _;
     tracing::debug!(?error, "refused");

@@ -52,6 +52,10 @@ impl Losses {
 }
 
 /// One thing seen in the kernel.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all facts are packets; a box for each would cost more than the room"
+)]
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// A packet at one place.

@@ -94,6 +94,15 @@ pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
     SocketAddr::new(ip, u16::from_be_bytes(port))
 }
 
+/// The bytes of an address that came in words.
+fn address(words: [u32; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
 /// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
 /// cut short or contradict themselves.
 pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
@@ -112,6 +121,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
     }
     let payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
     let (sport, dport, transport) = transport(&record);
+    let [src, dst] = record.addresses;
     Some(Packet {
         ktime: KtimeNs(record.ktime_ns),
         place: match record.place {
@@ -127,8 +137,8 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         ifindex: Ifindex(record.ifindex),
         skb: SkbId(record.skb),
         flow: Flow {
-            src: socket_addr(record.saddr, sport),
-            dst: socket_addr(record.daddr, dport),
+            src: socket_addr(address(src), sport),
+            dst: socket_addr(address(dst), dport),
         },
         transport,
         conntrack,

@@ -189,11 +189,12 @@ fn list(items: impl Iterator<Item = String>) -> String {
     const SHOWN: usize = 8;
     let items: Vec<_> = items.collect();
     let more = items.len().saturating_sub(SHOWN);
-    let mut text = items[..items.len() - more].join(", ");
+    let shown = items[..items.len() - more].join(", ");
     if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+        format!("{shown} and {more} more")
+    } else {
+        shown
     }
-    text
 }
 
 fn plural(count: u64, one: &str, many: &str) -> String {
