@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use self::connection::{Opened, State};
 use super::{
     Context,
-    nat::{Ends, Nat},
+    nat::Ends,
     spot::{self, Spot},
     words,
 };
@@ -63,13 +63,11 @@ impl Connections {
         packet: &Packet,
         flags: TcpFlags,
         seq: u32,
+        ends: Ends,
         quiet: bool,
-        nat: &Nat,
         context: &mut Context<'_>,
     ) {
-        let mut ends = nat.ends(Protocol::Tcp, packet);
         if flags.syn() && !flags.ack() {
-            ends.forward = true;
             self.syn(packet, seq, ends, quiet, context);
             return;
         }
@@ -223,7 +221,7 @@ impl Connections {
     }
 
     /// Something happened to a TCP socket.
-    pub(super) fn socket(&mut self, socket: &Socket, context: &mut Context<'_>) {
+    pub(super) fn socket(&mut self, socket: &Socket) {
         match socket.event {
             SocketEvent::Connecting => {
                 if self.connecting.len() < CONNECTING {
@@ -246,7 +244,6 @@ impl Connections {
                 }
             }
         }
-        let _ = context;
     }
 
     /// An ICMP error quoted a packet of the connection between `ends`. The packet may never have

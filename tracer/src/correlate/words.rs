@@ -42,6 +42,20 @@ pub(super) fn unexpected_source(from: IpAddr) -> String {
     format!("an answer came from {from}, not from the address asked")
 }
 
+/// An answer came although the query had been given up.
+pub(super) fn after_all(late: bool) -> &'static str {
+    if late {
+        "the answer came late"
+    } else {
+        "an answer came after all"
+    }
+}
+
+/// The client uses its port anew before anything came.
+pub(super) fn replaced() -> String {
+    "no answer until the client used its port anew".to_owned()
+}
+
 /// Nothing came.
 pub(super) fn unanswered(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f32())
