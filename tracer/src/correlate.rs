@@ -8,6 +8,7 @@ pub mod stream;
 
 mod connections;
 mod dns;
+mod dropped;
 mod nat;
 mod once;
 mod quote;
@@ -227,8 +228,14 @@ impl Correlator {
             self.nat.ends(Protocol::Tcp, packet)
         };
         let mut context = self.register.open(rows);
-        self.connections
-            .tcp(packet, flags, seq, ends, dns, &mut context);
+        let segment = connections::Segment {
+            packet,
+            flags,
+            seq,
+            ends,
+            quiet: dns,
+        };
+        self.connections.tcp(&segment, &mut context);
         if !dns || spot::is_drop(packet) {
             return;
         }
@@ -285,7 +292,7 @@ impl Correlator {
         };
         let ends = self.nat.ends_of_way(protocol, packet, !peek.is_response);
         let client = match protocol {
-            Protocol::Tcp => self.connections.client(ends.client, ends.asked),
+            Protocol::Tcp => self.connections.client(ends),
             Protocol::Udp => None,
         };
         let seen = dns::Seen {
@@ -314,11 +321,12 @@ impl Correlator {
         let mut context = self.register.open(rows);
         if dns && quoted.protocol == Protocol::Udp {
             if context.settings.dns_ports.contains(&quoted.flow.dst.port()) {
-                self.dns.rejected(&quoted, ends, &cause, &mut context);
+                self.dns
+                    .rejected(&quoted, packet, ends, &cause, &mut context);
             }
         } else {
             self.connections
-                .rejected(quoted.protocol, packet, ends, dns, &cause, &mut context);
+                .rejected(&quoted, packet, ends, dns, &cause, &mut context);
         }
     }
 

@@ -131,20 +131,17 @@ impl DnsTable {
         let known = self.groups.get(&key).and_then(|group| group.of_query(seen));
         let index = match known {
             Some(index) => index,
-            None => self.begin(key, seen, unplaced, context)?,
+            None => {
+                unplaced.multi_question += u64::from(seen.peek.multi_question());
+                self.begin(key, seen, context)?
+            }
         };
         let attempt = self.groups.get_mut(&key)?.get_mut(index)?;
         attempt.query_passes(seen);
         Some(attempt)
     }
 
-    fn begin(
-        &mut self,
-        key: Key,
-        seen: &Seen<'_>,
-        unplaced: &mut Unplaced,
-        context: &mut Context<'_>,
-    ) -> Option<usize> {
+    fn begin(&mut self, key: Key, seen: &Seen<'_>, context: &mut Context<'_>) -> Option<usize> {
         if self.attempts >= context.settings.tracked {
             self.press(context.settings.tracked);
         }
@@ -155,7 +152,6 @@ impl DnsTable {
             self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
             return None;
         }
-        unplaced.multi_question += u64::from(seen.peek.multi_question());
         self.attempts += 1;
         let serial = context.next_serial();
         let Some(group) = group else {
@@ -242,15 +238,12 @@ impl DnsTable {
             return;
         }
         if let (Some(cause), Some(attempt)) = (cause, self.query(seen, unplaced, context)) {
-            let place = match seen.packet.ifindex {
-                Ifindex(0) => " before any device",
-                Ifindex(_) => "",
+            let what = match seen.packet.ifindex {
+                Ifindex(0) => "query before any device",
+                Ifindex(_) => "query",
             };
             let same = attempt.query.is_of(seen.packet);
-            attempt.drop(
-                same,
-                format!("the kernel dropped the query{place}: {cause}"),
-            );
+            attempt.dropped.note(same, words::freed(what, &cause));
         }
     }
 
@@ -268,31 +261,44 @@ impl DnsTable {
     }
 
     /// An ICMP error quoted a query. Where the quote holds no question, the latest query between
-    /// these ends is meant.
+    /// these ends is meant. One that is not known yet was turned away before any device.
     pub(super) fn rejected(
         &mut self,
         quoted: &Quoted<'_>,
+        error: &Packet,
         ends: Ends,
         cause: &str,
         context: &mut Context<'_>,
     ) {
-        let attempt = match Peek::parse(quoted.payload, quoted.payload_len) {
-            Ok(peek) if peek.is_response => return,
-            Ok(peek) => {
-                let key = Key {
-                    client: ends.client,
-                    protocol: quoted.protocol,
-                    id: peek.id,
-                };
-                let asks =
-                    |attempt: &Attempt| attempt.question == peek.question && attempt.concerns(ends);
-                let group = self.groups.get_mut(&key);
-                group.and_then(|group| group.get_mut(group.newest(asks)?))
+        let Ok(peek) = Peek::parse(quoted.payload, quoted.payload_len) else {
+            if let Some(attempt) = self.search(quoted.protocol, ends) {
+                attempt.reject(cause, context);
             }
-            Err(_) => self.search(quoted.protocol, ends),
+            return;
         };
-        if let Some(attempt) = attempt {
+        if peek.is_response {
+            return;
+        }
+        let seen = Seen {
+            protocol: quoted.protocol,
+            packet: error,
+            captured: quoted.payload,
+            peek,
+            ends,
+            client: None,
+        };
+        let key = seen.key();
+        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
+        let group = self.groups.get_mut(&key);
+        if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
             attempt.reject(cause, context);
+        } else if ends.is_told(error) {
+            let index = self.begin(key, &seen, context);
+            let group = self.groups.get_mut(&key);
+            if let Some(attempt) = index.and_then(|index| group?.get_mut(index)) {
+                // Who asked is told by the query's drop, which comes after the error.
+                attempt.rejected = Some(cause.to_owned());
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{Conntrack, Flow, KtimeNs, Packet, Protocol};
+use crate::model::{Conntrack, Flow, KtimeNs, Packet, Place, Protocol};
 
 /// A translation is forgotten between one and two such spans after its last new sight.
 const SPAN: Duration = Duration::from_secs(60);
@@ -25,6 +25,13 @@ pub(super) struct Ends {
     pub(super) backend: Option<SocketAddr>,
     /// The packet goes from client to server.
     pub(super) forward: bool,
+}
+
+impl Ends {
+    /// Whether the client is told by `error` here, as against on its way.
+    pub(super) fn is_told(self, error: &Packet) -> bool {
+        error.place == Place::Received && error.flow.dst.ip() == self.client.ip()
+    }
 }
 
 /// Translations seen lately, by protocol and reply tuple; two generations, so that forgetting

@@ -37,6 +37,11 @@ pub(super) fn dropped(packet: &Packet, reasons: &HashMap<u32, String>) -> Option
     })
 }
 
+/// The kernel dropped `what`.
+pub(super) fn freed(what: &str, reason: &str) -> String {
+    format!("the kernel dropped the {what}: {reason}")
+}
+
 /// An answer that its asker discards, for it does not come from the address asked.
 pub(super) fn unexpected_source(from: IpAddr) -> String {
     format!("an answer came from {from}, not from the address asked")

@@ -8,9 +8,10 @@ use std::{
 use super::{
     super::{
         Context, SWEEP_EVERY,
+        dropped::Dropped,
         message::{self, QuestionKey},
         nat::Ends,
-        spot::Beginning,
+        spot::{Beginning, is_drop},
         words,
     },
     Seen,
@@ -57,14 +58,6 @@ impl Answer {
     }
 }
 
-/// The first drop of a query or its answer.
-#[derive(Debug)]
-struct Drop {
-    /// The packet itself was dropped, as against a clone of it.
-    same: bool,
-    cause: String,
-}
-
 /// One try.
 #[derive(Debug)]
 pub(super) struct Attempt {
@@ -76,9 +69,11 @@ pub(super) struct Attempt {
     pub(super) retry_of: Option<u64>,
     pub(super) answer: Option<Answer>,
     pub(super) state: State,
+    /// By an ICMP error that came before anything else was seen.
+    pub(super) rejected: Option<String>,
     /// Who else answered.
     pub(super) stranger: Option<IpAddr>,
-    dropped: Option<Box<Drop>>,
+    pub(super) dropped: Dropped,
     client: Client,
     protocol: Protocol,
     id: u16,
@@ -98,13 +93,21 @@ impl Attempt {
             retry_of,
             answer: None,
             state: State::Waiting,
+            rejected: None,
             stranger: None,
-            dropped: None,
+            dropped: Dropped::default(),
             client: client(seen),
             protocol: seen.protocol,
             id: seen.peek.id,
             name: question.map(|_| seen.peek.name(seen.captured)),
         }
+    }
+
+    /// Whether this is the very packet that this try began with: at its next device; or freed,
+    /// where an ICMP error about it was all that was seen.
+    pub(super) fn is_of(&self, packet: &Packet) -> bool {
+        let turned_away = self.rejected.is_some() && is_drop(packet);
+        turned_away || self.query.is_of(packet)
     }
 
     /// Whether a packet between `ends` can belong here: it asks what was asked, or the backend
@@ -129,14 +132,6 @@ impl Attempt {
         }
     }
 
-    /// The query, or the answer, was dropped; of several drops the first of the packet itself
-    /// counts, for a clone flooded to the wrong port is freed there and nothing is lost.
-    pub(super) fn drop(&mut self, same: bool, cause: String) {
-        if self.dropped.as_ref().is_none_or(|drop| same && !drop.same) {
-            self.dropped = Some(Box::new(Drop { same, cause }));
-        }
-    }
-
     /// An answer was dropped; one that had been seen will not arrive.
     pub(super) fn answer_dropped(&mut self, packet: &Packet, cause: &str) {
         if self.state == State::Done {
@@ -147,7 +142,7 @@ impl Attempt {
         if same {
             self.answer = None;
         }
-        self.drop(same, format!("the kernel dropped the answer: {cause}"));
+        self.dropped.note(same, words::freed("answer", cause));
     }
 
     /// Lets time pass: an answer has arrived as far as it will, or the limit is reached. False
@@ -164,12 +159,16 @@ impl Attempt {
             (State::Done, Some(answer)) => return now - answer.last < SWEEP_EVERY,
             (State::Done, None) => return false,
             (_, Some(answer)) if now - answer.last >= SETTLE => self.finish(context),
-            (State::Waiting, None) if since >= context.settings.unanswered_after => {
-                unplaced.unexpected_source += u64::from(self.stranger.is_some());
-                self.give_up(context);
-            }
+            (_, Some(_)) => {}
             (State::GivenUp, None) => return since < context.settings.keep,
-            (_, Some(_)) | (State::Waiting, None) => {}
+            (State::Waiting, None) => {
+                if let Some(cause) = self.rejected.take() {
+                    self.fail(Outcome::Rejected, cause, context);
+                } else if since >= context.settings.unanswered_after {
+                    unplaced.unexpected_source += u64::from(self.stranger.is_some());
+                    self.give_up(context);
+                }
+            }
         }
         true
     }
@@ -190,7 +189,7 @@ impl Attempt {
 
     fn give_up(&mut self, context: &mut Context<'_>) {
         let (outcome, cause) = match (self.dropped.take(), self.stranger) {
-            (Some(drop), _) => (Outcome::Dropped, drop.cause),
+            (Some(cause), _) => (Outcome::Dropped, cause),
             (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
             (None, None) => (
                 Outcome::Unanswered,
@@ -202,7 +201,7 @@ impl Attempt {
 
     /// An ICMP error came instead of an answer.
     pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
-        if self.state == State::Waiting && self.answer.is_none() {
+        if self.state == State::Waiting && self.answer.is_none() && self.rejected.is_none() {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
     }

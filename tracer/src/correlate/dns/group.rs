@@ -71,7 +71,7 @@ impl Group {
     /// 3. the newest try that asks the same of the same, or of the backend that it became;
     /// 4. the newest try that asks the same: NAT has changed the packet without our seeing how.
     pub(super) fn of_query(&self, seen: &Seen<'_>) -> Option<usize> {
-        let same = self.newest(|attempt| seen.asks(attempt) && attempt.query.is_of(seen.packet));
+        let same = self.newest(|attempt| seen.asks(attempt) && attempt.is_of(seen.packet));
         if same.is_some() {
             return same;
         }

@@ -633,3 +633,19 @@ fn a_port_used_before_towards_the_backend_itself_is_not_the_vip() {
     };
     assert_eq!(row.asked, BACKEND.parse().unwrap());
 }
+
+#[test]
+fn a_query_turned_away_before_any_device_is_a_rejected_row_with_its_client() {
+    let mut scene = Scene::with(reasons());
+    let quoted = sent();
+    let freed = dropped(POD, 0, 9).udp(CLIENT, VIP).sender(100);
+    scene.see([
+        queued(POD, 1).icmp(3, 3, "192.0.2.1", &quoted),
+        received(POD, 1).icmp(3, 3, "192.0.2.1", &quoted),
+        freed.dns(query(1, ASK, A)),
+    ]);
+    scene
+        .wait(7000)
+        .shows(&["1 a.example A 10.96.0.10:53: rejected: ICMP port unreachable from 192.0.2.1"]);
+    assert_eq!(scene.rows[0].client().sender, Some(sender(100)));
+}
