@@ -32,3 +32,30 @@ impl Once {
         self.young.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thing_is_first_again_after_two_generations() {
+        let mut once = Once::default();
+        assert!(once.is_first(1));
+        assert!(!once.is_first(1));
+        once.turn();
+        assert!(!once.is_first(1));
+        once.turn();
+        assert!(!once.is_first(1));
+        once.turn();
+        once.turn();
+        assert!(once.is_first(1));
+    }
+
+    #[test]
+    fn room_is_bounded_and_nothing_goes_uncounted() {
+        let mut once = Once::default();
+        let first = (0..3 * MOST).filter(|thing| once.is_first(thing)).count();
+        assert_eq!(first, 3 * MOST);
+        assert_eq!(once.young.len(), MOST);
+    }
+}

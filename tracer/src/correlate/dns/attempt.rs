@@ -18,8 +18,9 @@ use super::{
 };
 use crate::model::{Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, trace::Unplaced};
 
-/// How long an answer's hops may be apart before its last sight is taken for its arrival.
-const SETTLE: Duration = Duration::from_millis(100);
+/// How long an answer's hops may be apart before its last sight is taken for its arrival: more
+/// than a slow link takes. Only where the arrival cannot be seen does a row wait for this.
+const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {

@@ -466,6 +466,15 @@ fn an_answer_whose_arrival_is_not_seen_settles() {
 }
 
 #[test]
+fn a_slow_link_on_the_way_back_counts() {
+    let mut scene = Scene::new();
+    asked(&mut scene, 1, A);
+    let [first, second, third, last] = answering(CLIENT, &answer(1, ASK, A));
+    scene.see([first, second, third]).wait(800).see([last]);
+    scene.shows(&["1 a.example A 10.96.0.10:53 via 192.0.2.53:53: answered NOERROR in 800070 µs"]);
+}
+
+#[test]
 fn an_answer_on_its_way_at_the_end_is_a_row() {
     let mut scene = Scene::new();
     asked(&mut scene, 1, A);
