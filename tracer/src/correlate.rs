@@ -8,15 +8,23 @@ pub mod stream;
 
 mod connections;
 mod dns;
+mod dropped;
 mod nat;
+mod once;
 mod quote;
 mod spot;
 mod words;
 
+#[cfg(test)]
+mod scenario;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use self::{
-    connections::Connections, dns::DnsTable, message::Peek, nat::Nat, spot::Spot, stream::Streams,
+    connections::Connections, dns::DnsTable, message::Peek, nat::Nat, once::Once, spot::Spot,
+    stream::Streams,
 };
 use crate::model::{
     Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, fact::TcpFlags,
@@ -79,6 +87,25 @@ impl Clocks {
     }
 }
 
+/// What rows are made with, and their numbers.
+#[derive(Debug)]
+struct Register {
+    settings: Settings,
+    clocks: Clocks,
+    serial: u64,
+}
+
+impl Register {
+    fn open<'a>(&'a mut self, rows: &'a mut Vec<Row>) -> Context<'a> {
+        Context {
+            settings: &self.settings,
+            clocks: self.clocks,
+            serial: &mut self.serial,
+            rows,
+        }
+    }
+}
+
 /// What all parts need while a row is made.
 struct Context<'a> {
     settings: &'a Settings,
@@ -97,14 +124,13 @@ impl Context<'_> {
 /// Eats events, yields rows.
 #[derive(Debug)]
 pub struct Correlator {
-    settings: Settings,
-    clocks: Clocks,
-    serial: u64,
+    register: Register,
     swept: KtimeNs,
     nat: Nat,
     dns: DnsTable,
     streams: Streams<(Flow, Spot)>,
     connections: Connections,
+    unreadable: Once,
     unplaced: Unplaced,
     losses: Losses,
 }
@@ -113,16 +139,19 @@ impl Correlator {
     /// A correlator that has seen nothing.
     pub fn new(settings: Settings) -> Self {
         Self {
-            clocks: Clocks::default(),
-            serial: 0,
             swept: KtimeNs(0),
             nat: Nat::new(settings.tracked),
             dns: DnsTable::default(),
             streams: Streams::new(settings.tracked.min(4096), STREAM_BYTES),
             connections: Connections::default(),
+            unreadable: Once::default(),
             unplaced: Unplaced::default(),
             losses: Losses::default(),
-            settings,
+            register: Register {
+                settings,
+                clocks: Clocks::default(),
+                serial: 0,
+            },
         }
     }
 
@@ -131,11 +160,10 @@ impl Correlator {
         match event {
             Event::Fact(Fact::Packet(packet)) => self.packet(packet, rows),
             Event::Fact(Fact::Socket(socket)) => {
-                let (connections, mut context) = self.connections(rows);
-                connections.socket(socket, &mut context);
+                self.connections.socket(socket);
             }
             Event::Tick { ktime, wall } => {
-                self.clocks = Clocks { ktime, wall };
+                self.register.clocks = Clocks { ktime, wall };
                 if ktime - self.swept >= SWEEP_EVERY {
                     self.swept = ktime;
                     self.sweep(ktime, rows);
@@ -145,11 +173,14 @@ impl Correlator {
         }
     }
 
-    /// Ends: whatever is still open becomes a row if it has been open for the limit, else it is
-    /// merely unfinished and left out.
+    /// Ends: a query or connection that is still open becomes a row if it has been open for the
+    /// limit, or if its answer was under way; else it is merely unfinished and left out.
     pub fn finish(mut self, rows: &mut Vec<Row>) -> (Unplaced, Losses) {
-        let end = self.clocks.ktime;
+        let end = self.register.clocks.ktime;
         self.sweep(end, rows);
+        let before = rows.len();
+        self.dns.finish(&mut self.register.open(rows));
+        in_order(rows, before);
         (self.unplaced(), self.losses)
     }
 
@@ -177,8 +208,8 @@ impl Correlator {
             }
             Transport::Udp => {
                 let ends = self.nat.ends(Protocol::Udp, packet);
-                let (connections, mut context) = self.connections(rows);
-                connections.udp(packet, ends, &mut context);
+                let mut context = self.register.open(rows);
+                self.connections.udp(packet, ends, &mut context);
             }
             Transport::Tcp { flags, seq, .. } => self.segment(packet, flags, seq, rows),
         }
@@ -191,8 +222,20 @@ impl Correlator {
 
     fn segment(&mut self, packet: &Packet, flags: TcpFlags, seq: u32, rows: &mut Vec<Row>) {
         let dns = self.on_dns_port(packet.flow);
-        let (connections, nat, mut context) = self.tcp(rows);
-        connections.tcp(packet, flags, seq, dns, nat, &mut context);
+        let ends = if flags.syn() {
+            self.nat.ends_of_way(Protocol::Tcp, packet, !flags.ack())
+        } else {
+            self.nat.ends(Protocol::Tcp, packet)
+        };
+        let mut context = self.register.open(rows);
+        let segment = connections::Segment {
+            packet,
+            flags,
+            seq,
+            ends,
+            quiet: dns,
+        };
+        self.connections.tcp(&segment, &mut context);
         if !dns || spot::is_drop(packet) {
             return;
         }
@@ -217,6 +260,9 @@ impl Correlator {
         if flags.fin() || flags.rst() {
             streams.remove(&key, &mut whole);
         }
+        if flags.rst() {
+            streams.remove(&(packet.flow.reversed(), key.1.other_side()), &mut whole);
+        }
         self.streams = streams;
     }
 
@@ -232,8 +278,10 @@ impl Correlator {
         let peek = match Peek::parse(captured, len) {
             Ok(peek) => peek,
             Err(malformed) => {
-                // Counted where it is sent, not at each place it passes.
-                if packet.sender.is_some() {
+                let ends = self.nat.ends(protocol, packet);
+                // Without conntrack its direction is not known.
+                let ends = (ends.client.min(ends.asked), ends.client.max(ends.asked));
+                if self.unreadable.is_first((protocol, ends, len, captured)) {
                     match malformed {
                         message::Malformed::Cut => self.unplaced.cut += 1,
                         _ => self.unplaced.malformed += 1,
@@ -242,9 +290,9 @@ impl Correlator {
                 return;
             }
         };
-        let ends = self.nat.dns_ends(protocol, packet, !peek.is_response);
+        let ends = self.nat.ends_of_way(protocol, packet, !peek.is_response);
         let client = match protocol {
-            Protocol::Tcp => self.connections.client(ends.client, ends.asked),
+            Protocol::Tcp => self.connections.client(ends),
             Protocol::Udp => None,
         };
         let seen = dns::Seen {
@@ -255,12 +303,7 @@ impl Correlator {
             ends,
             client,
         };
-        let mut context = Context {
-            settings: &self.settings,
-            clocks: self.clocks,
-            serial: &mut self.serial,
-            rows,
-        };
+        let mut context = self.register.open(rows);
         self.dns.message(&seen, &mut self.unplaced, &mut context);
     }
 
@@ -272,20 +315,18 @@ impl Correlator {
         let cause = words::icmp(packet, kind, code);
         let Some(cause) = cause else { return };
         let dns = self.on_dns_port(quoted.flow);
-        let ends = self.nat.quoted_ends(quoted.protocol, packet, quoted.flow);
-        let mut context = Context {
-            settings: &self.settings,
-            clocks: self.clocks,
-            serial: &mut self.serial,
-            rows,
-        };
+        let ends = self
+            .nat
+            .ends_of_quoted(quoted.protocol, packet, quoted.flow);
+        let mut context = self.register.open(rows);
         if dns && quoted.protocol == Protocol::Udp {
-            if self.settings.dns_ports.contains(&quoted.flow.dst.port()) {
-                self.dns.rejected(&quoted, ends, &cause, &mut context);
+            if context.settings.dns_ports.contains(&quoted.flow.dst.port()) {
+                self.dns
+                    .rejected(&quoted, packet, ends, &cause, &mut context);
             }
         } else {
             self.connections
-                .rejected(quoted.protocol, packet, ends, dns, &cause, &mut context);
+                .rejected(&quoted, packet, ends, dns, &cause, &mut context);
         }
     }
 
@@ -294,42 +335,24 @@ impl Correlator {
         // What an idle stream still held was a message cut in two; its query times out by itself.
         self.streams.expire(now.0, idle, &mut |_, _| {});
         self.nat.age(now);
+        self.unreadable.turn();
         let before = rows.len();
-        let mut context = Context {
-            settings: &self.settings,
-            clocks: self.clocks,
-            serial: &mut self.serial,
-            rows,
-        };
+        let mut context = self.register.open(rows);
         self.dns.sweep(now, &mut self.unplaced, &mut context);
         self.connections.sweep(now, &mut context);
-        // The tables are in no order; output is.
-        if let Some(new) = rows.get_mut(before..) {
-            new.sort_by_key(Row::serial);
-        }
+        in_order(rows, before);
     }
 
     fn on_dns_port(&self, flow: Flow) -> bool {
-        let ports = &self.settings.dns_ports;
+        let ports = &self.register.settings.dns_ports;
         ports.contains(&flow.dst.port()) || ports.contains(&flow.src.port())
     }
+}
 
-    fn connections<'a>(&'a mut self, rows: &'a mut Vec<Row>) -> (&'a mut Connections, Context<'a>) {
-        let (connections, _, context) = self.tcp(rows);
-        (connections, context)
-    }
-
-    fn tcp<'a>(
-        &'a mut self,
-        rows: &'a mut Vec<Row>,
-    ) -> (&'a mut Connections, &'a Nat, Context<'a>) {
-        let context = Context {
-            settings: &self.settings,
-            clocks: self.clocks,
-            serial: &mut self.serial,
-            rows,
-        };
-        (&mut self.connections, &self.nat, context)
+/// Sorts what was added since: the tables are in no order, rows are.
+fn in_order(rows: &mut [Row], before: usize) {
+    if let Some(new) = rows.get_mut(before..) {
+        new.sort_by_key(Row::serial);
     }
 }
 

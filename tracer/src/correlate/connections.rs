@@ -13,16 +13,27 @@ use rustc_hash::FxHashMap;
 use self::connection::{Opened, State};
 use super::{
     Context,
-    nat::{Ends, Nat},
+    nat::Ends,
+    once::Once,
+    quote::Quoted,
     spot::{self, Spot},
-    words,
 };
 use crate::model::{
-    Client, Flow, KtimeNs, Packet, Place, Protocol, SockId, Socket, SocketEvent, fact::TcpFlags,
+    Client, Flow, KtimeNs, Packet, Protocol, SockId, Socket, SocketEvent, fact::TcpFlags,
 };
 
 /// Most sockets that have called `connect` and of which no packet was seen yet.
 const CONNECTING: usize = 4096;
+
+/// A TCP segment at one place.
+pub(super) struct Segment<'a> {
+    pub(super) packet: &'a Packet,
+    pub(super) flags: TcpFlags,
+    pub(super) seq: u32,
+    pub(super) ends: Ends,
+    /// Only a failure of its connection is worth a row.
+    pub(super) quiet: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -31,60 +42,68 @@ struct Key {
     asked: SocketAddr,
 }
 
+impl Key {
+    fn new(protocol: Protocol, ends: Ends) -> Self {
+        Self {
+            protocol,
+            client: ends.client,
+            asked: ends.asked,
+        }
+    }
+}
+
 /// Connections being followed.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: FxHashMap<Key, Opened>,
+    /// Connections by client and sequence number of the SYN, which NAT leaves alone: those begun
+    /// since the last sweep, and since the one before.
+    syns: [FxHashMap<(SocketAddr, u32), Key>; 2],
     /// Sockets that have called `connect`, until their first packet is seen.
     connecting: FxHashMap<SockId, Socket>,
+    refused: Once,
     evicted: u64,
+    /// Since the last sweep, room was made.
     pressed: bool,
 }
 
 impl Connections {
-    /// Connections that were not followed for want of room.
+    /// Connections that were not followed, or forgotten early, for want of room.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
     }
 
+    /// Connections being followed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Who opened the TCP connection between these ends, where that was seen.
-    pub(super) fn client(&self, client: SocketAddr, asked: SocketAddr) -> Option<Client> {
-        let key = Key {
-            protocol: Protocol::Tcp,
-            client,
-            asked,
-        };
+    pub(super) fn client(&self, ends: Ends) -> Option<Client> {
+        let key = Key::new(Protocol::Tcp, ends);
         self.open.get(&key).map(|opened| opened.client.clone())
     }
 
-    /// A TCP segment at one place; `quiet` when only failures are worth a row.
-    pub(super) fn tcp(
-        &mut self,
-        packet: &Packet,
-        flags: TcpFlags,
-        seq: u32,
-        quiet: bool,
-        nat: &Nat,
-        context: &mut Context<'_>,
-    ) {
-        let mut ends = nat.ends(Protocol::Tcp, packet);
+    /// Takes a TCP segment at one place.
+    pub(super) fn tcp(&mut self, segment: &Segment<'_>, context: &mut Context<'_>) {
+        let &Segment { packet, flags, .. } = segment;
         if flags.syn() && !flags.ack() {
-            ends.forward = true;
-            self.syn(packet, seq, ends, quiet, context);
+            self.syn(segment, context);
             return;
         }
-        let Some((opened, ends)) = self.find(Protocol::Tcp, ends) else {
+        let Some((opened, ends)) = self.find(Protocol::Tcp, segment.ends) else {
             return;
         };
-        opened.pass(ends.backend);
+        opened.passes(ends);
         if spot::is_drop(packet) {
-            opened.drop(words::dropped(packet, &context.settings.drop_reasons));
+            opened.freed(packet, ends.forward, context);
         } else if ends.forward {
             if flags.rst() || flags.fin() {
                 opened.close(context);
             }
         } else {
-            let home = opened.origin.is_reached_by(Spot::of(packet));
+            let home = opened.first.spot.is_reached_by(Spot::of(packet));
             if flags.rst() {
                 opened.reset(packet.flow.src.ip(), context);
             } else if flags.syn() {
@@ -97,133 +116,107 @@ impl Connections {
         }
     }
 
-    fn syn(
-        &mut self,
-        packet: &Packet,
-        seq: u32,
-        ends: Ends,
-        quiet: bool,
-        context: &mut Context<'_>,
-    ) {
-        let spot = Spot::of(packet);
-        let key = Key {
-            protocol: Protocol::Tcp,
-            client: ends.client,
-            asked: ends.asked,
-        };
-        if let Some(opened) = self.open.get_mut(&key)
-            && opened.seq == seq
-        {
-            opened.pass(ends.backend);
-            if spot::is_drop(packet) {
-                opened.drop(words::dropped(packet, &context.settings.drop_reasons));
-            } else if opened.origin == spot && packet.sender.is_none() {
-                // Sent again by a client of another node; a local one's socket tells it itself.
-                opened.retransmits += 1;
-            }
-            return;
-        }
-        // Beyond the namespace that translated it, and the translation unknown: the same segment.
-        if packet.sender.is_none() && self.same_segment(packet, seq, ends) {
+    fn syn(&mut self, segment: &Segment<'_>, context: &mut Context<'_>) {
+        let &Segment { packet, ends, .. } = segment;
+        let key = Key::new(Protocol::Tcp, ends);
+        if let Some(opened) = self.of_syn(key, segment) {
+            opened.syn_passes(packet, ends, context);
             return;
         }
         if let Some(before) = self.open.remove(&key) {
             before.replaced(context);
         }
-        let asked_by = packet
+        let mut opened = Opened::new(Protocol::Tcp, packet, ends, segment.quiet, context);
+        opened.seq = segment.seq;
+        let connecting = packet
             .sender
             .and_then(|sender| self.connecting.remove(&sender.sock));
-        let mut opened = Opened::new(Protocol::Tcp, packet, ends, spot, quiet, context);
-        opened.seq = seq;
-        if let Some(socket) = asked_by {
+        if let Some(socket) = connecting {
             opened.client.sender = Some(socket.owner);
         }
         if spot::is_drop(packet) {
-            opened.drop(words::dropped(packet, &context.settings.drop_reasons));
+            opened.freed(packet, true, context);
         }
+        let [young, _] = &mut self.syns;
+        young.insert((ends.client, segment.seq), key);
         self.insert(key, opened, context);
     }
 
-    /// Whether this is a known connection's first segment, changed on its way unseen.
-    fn same_segment(&mut self, packet: &Packet, seq: u32, ends: Ends) -> bool {
-        let found = self.open.values_mut().find(|opened| {
-            opened.seq == seq
-                && opened.skb == packet.skb
-                && opened.client.address == ends.client
-                && opened.is_young(packet.ktime)
-        });
-        match found {
-            Some(opened) => {
-                opened.pass(Some(ends.asked));
-                true
+    /// The connection that this SYN is a further sight of: one between the same ends, or, where it
+    /// is not sent here, one that was translated on the way without our seeing how.
+    fn of_syn(&mut self, key: Key, segment: &Segment<'_>) -> Option<&mut Opened> {
+        let mut key = key;
+        let known = self.open.get(&key);
+        if known.is_none_or(|opened| opened.seq != segment.seq) {
+            if segment.packet.sender.is_some() {
+                return None;
             }
-            None => false,
+            let [young, old] = &self.syns;
+            let syn = (segment.ends.client, segment.seq);
+            key = *young.get(&syn).or_else(|| old.get(&syn))?;
         }
+        let opened = self.open.get_mut(&key)?;
+        (opened.seq == segment.seq).then_some(opened)
     }
 
     fn insert(&mut self, key: Key, opened: Opened, context: &Context<'_>) {
-        if self.open.len() >= context.settings.tracked && !self.pressed {
+        let tracked = context.settings.tracked;
+        if self.open.len() >= tracked && !self.pressed {
             self.pressed = true;
-            self.open.retain(|_, opened| opened.state == State::Waiting);
+            self.open.retain(|_, opened| opened.state != State::Done);
+            let before = self.open.len();
+            if before > tracked - tracked / 8 {
+                self.open.retain(|_, opened| opened.state == State::Waiting);
+                self.evicted += (before - self.open.len()) as u64;
+            }
         }
-        if self.open.len() >= context.settings.tracked {
-            self.evicted += 1;
-            return;
+        if self.open.len() < tracked {
+            self.open.insert(key, opened);
+        } else {
+            self.evicted += u64::from(self.refused.is_first(key));
         }
-        self.open.insert(key, opened);
     }
 
     /// A known connection between `ends`, either way round: without conntrack the direction of a
-    /// packet is not known beforehand.
+    /// packet is only guessed, and an entry that an answer made has it wrong.
     fn find(&mut self, protocol: Protocol, ends: Ends) -> Option<(&mut Opened, Ends)> {
-        let key = Key {
-            protocol,
-            client: ends.client,
-            asked: ends.asked,
-        };
-        if self.open.contains_key(&key) {
-            return self.open.get_mut(&key).map(|opened| (opened, ends));
-        }
-        let key = Key {
-            protocol,
+        let turned = Ends {
             client: ends.asked,
             asked: ends.client,
-        };
-        let ends = Ends {
-            client: key.client,
-            asked: key.asked,
             backend: None,
-            forward: false,
+            forward: !ends.forward,
         };
-        self.open.get_mut(&key).map(|opened| (opened, ends))
+        let straight = self.open.contains_key(&Key::new(protocol, ends));
+        let ends = if straight { ends } else { turned };
+        let opened = self.open.get_mut(&Key::new(protocol, ends))?;
+        Some((opened, ends))
     }
 
-    /// A packet of a UDP flow at one place.
+    /// Takes a packet of a UDP flow at one place.
     pub(super) fn udp(&mut self, packet: &Packet, ends: Ends, context: &mut Context<'_>) {
-        let spot = Spot::of(packet);
+        let freed = spot::is_drop(packet);
         if let Some((opened, ends)) = self.find(Protocol::Udp, ends) {
-            opened.pass(ends.backend);
-            if spot::is_drop(packet) {
-                opened.drop(words::dropped(packet, &context.settings.drop_reasons));
+            opened.passes(ends);
+            if freed {
+                opened.freed(packet, ends.forward, context);
             } else if !ends.forward {
-                let home = opened.origin.is_reached_by(spot);
+                let home = opened.first.spot.is_reached_by(Spot::of(packet));
                 opened.answered(packet.ktime, home);
             }
             return;
         }
-        if ends.forward && !spot::is_drop(packet) {
-            let opened = Opened::new(Protocol::Udp, packet, ends, spot, false, context);
-            let key = Key {
-                protocol: Protocol::Udp,
-                client: ends.client,
-                asked: ends.asked,
-            };
-            self.insert(key, opened, context);
+        // Freed before it reached any device, if freed and sent here.
+        if ends.forward && (!freed || packet.sender.is_some()) {
+            let mut opened = Opened::new(Protocol::Udp, packet, ends, false, context);
+            if freed {
+                opened.freed(packet, true, context);
+            }
+            self.insert(Key::new(Protocol::Udp, ends), opened, context);
         }
     }
 
     /// Something happened to a TCP socket.
-    pub(super) fn socket(&mut self, socket: &Socket, context: &mut Context<'_>) {
+    pub(super) fn socket(&mut self, socket: &Socket) {
         match socket.event {
             SocketEvent::Connecting => {
                 if self.connecting.len() < CONNECTING {
@@ -246,41 +239,44 @@ impl Connections {
                 }
             }
         }
-        let _ = context;
     }
 
     /// An ICMP error quoted a packet of the connection between `ends`. The packet may never have
-    /// reached a device, so the connection need not be known.
+    /// reached a device, so the connection need not be known yet.
     pub(super) fn rejected(
         &mut self,
-        protocol: Protocol,
+        quoted: &Quoted<'_>,
         error: &Packet,
         ends: Ends,
         quiet: bool,
         cause: &str,
         context: &mut Context<'_>,
     ) {
-        let key = Key {
-            protocol,
-            client: ends.client,
-            asked: ends.asked,
-        };
-        if !self.open.contains_key(&key) {
-            // Only the one who asked is told; other sights of the error tell nothing new.
-            if error.place != Place::Received || error.flow.dst.ip() != ends.client.ip() {
-                return;
-            }
-            let opened = Opened::new(protocol, error, ends, Spot::of(error), quiet, context);
-            self.insert(key, opened, context);
-        }
+        let key = Key::new(quoted.protocol, ends);
         if let Some(opened) = self.open.get_mut(&key) {
             opened.reject(cause, context);
+            return;
+        }
+        // A connection is made up for it when, and only when,
+        // 1. the one who asked is told: other sights of the error tell nothing new;
+        // 2. a first packet is quoted: an established connection outlives an error.
+        let is_first = quoted.protocol == Protocol::Udp || quoted.syn.is_some();
+        if ends.is_told(error) && is_first {
+            let mut opened = Opened::new(quoted.protocol, error, ends, quiet, context);
+            opened.seq = quoted.syn.unwrap_or_default();
+            // Who asked is told by the packet's drop, which may come after the error.
+            opened.rejected = Some(cause.to_owned());
+            self.insert(key, opened, context);
         }
     }
 
     /// Lets time pass.
     pub(super) fn sweep(&mut self, now: KtimeNs, context: &mut Context<'_>) {
         self.pressed = false;
+        self.refused.turn();
+        let [young, old] = &mut self.syns;
+        std::mem::swap(young, old);
+        young.clear();
         self.open.retain(|_, opened| opened.age(now, context));
         let keep = context.settings.keep;
         self.connecting

@@ -1,31 +1,37 @@
 //! Queries and their answers. An exchange is seen at many places; here it is one.
 //!
-//! What belongs together shares client, id and question: a *group*. Within it each *try* is one
-//! query that a client sent: a retry comes from the same spot again, a query to a second server
-//! asks another address.
+//! What shares client, transport and id is a *group*. Within it each *try* is one query that a
+//! client sent: a retry asks the same of the same server again, a query to a second server asks
+//! another address.
 
 mod attempt;
+mod group;
 
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use self::attempt::{Answer, Attempt, State};
+use self::{
+    attempt::{Answer, Attempt, State},
+    group::{Group, TRIES},
+};
 use super::{
     Context,
-    message::{Peek, QuestionKey},
+    message::Peek,
     nat::Ends,
+    once::Once,
     quote::Quoted,
     spot::{self, Spot},
     words,
 };
-use crate::model::{Client, KtimeNs, Packet, Protocol, trace::Unplaced};
+use crate::model::{Client, Ifindex, KtimeNs, Packet, Protocol, trace::Unplaced};
 
-/// Most unmatched answers that are told apart within one sweep.
-const UNMATCHED: usize = 4096;
+/// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
+/// every query is looked at.
+const SEARCHES: u32 = 16;
 
 /// One message at one place.
 pub(super) struct Seen<'a> {
@@ -38,12 +44,12 @@ pub(super) struct Seen<'a> {
     pub(super) client: Option<Client>,
 }
 
+/// What a group shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     client: SocketAddr,
     protocol: Protocol,
     id: u16,
-    question: Option<QuestionKey>,
 }
 
 impl Seen<'_> {
@@ -52,26 +58,49 @@ impl Seen<'_> {
             client: self.ends.client,
             protocol: self.protocol,
             id: self.peek.id,
-            question: self.peek.question,
         }
+    }
+
+    /// A socket sends it here. Not told of TCP, where a segment may be sent again.
+    fn is_sent(&self) -> bool {
+        self.protocol == Protocol::Udp && self.packet.sender.is_some()
+    }
+
+    /// As a query, it asks what `attempt` asks.
+    fn asks(&self, attempt: &Attempt) -> bool {
+        self.peek.question == attempt.question
+    }
+
+    /// As an answer, it may answer what `attempt` asks; an error may come without the question.
+    fn answers(&self, attempt: &Attempt) -> bool {
+        self.peek.question.is_none() || self.asks(attempt)
     }
 }
 
 /// Queries being followed.
 #[derive(Debug, Default)]
 pub(super) struct DnsTable {
-    groups: FxHashMap<Key, Vec<Attempt>>,
+    groups: FxHashMap<Key, Group>,
     attempts: usize,
-    unmatched: FxHashSet<Key>,
+    unmatched: Once,
+    refused: Once,
     evicted: u64,
-    /// Room was made, in vain or not, since the last sweep.
+    /// Since the last sweep, room was made.
     pressed: bool,
+    /// Since the last sweep.
+    searches: u32,
 }
 
 impl DnsTable {
     /// Queries that were not followed, or forgotten early, for want of room.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// Queries being followed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.attempts
     }
 
     /// Takes one message at one place.
@@ -82,188 +111,209 @@ impl DnsTable {
         context: &mut Context<'_>,
     ) {
         match (spot::is_drop(seen.packet), seen.peek.is_response) {
-            (true, _) => self.dropped(seen, context),
-            (false, false) => self.query(seen, unplaced, context),
-            (false, true) => self.answer(seen, unplaced, context),
-        }
-    }
-
-    /// A query is, in this order:
-    /// 1. a hop of a try that is known: the same packet further on its way
-    /// 2. a new try: sent by a socket, or seen again where a try began
-    /// 3. a hop that NAT has changed without our seeing how: the backend of the latest try
-    fn query(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
-        let spot = Spot::of(seen.packet);
-        let key = seen.key();
-        if let Some(attempts) = self.groups.get_mut(&key) {
-            let began_here = attempts.iter().any(|attempt| attempt.origin == spot);
-            let newest = attempts
-                .iter_mut()
-                .rev()
-                .find(|attempt| attempt.concerns(seen.ends));
-            match newest {
-                Some(attempt) if attempt.is_same_packet(seen.packet) || !began_here => {
-                    if seen.packet.sender.is_none() || attempt.is_same_packet(seen.packet) {
-                        attempt.pass(seen.ends);
-                        return;
-                    }
-                }
-                None if !began_here && seen.packet.sender.is_none() => {
-                    if let Some(attempt) = attempts.last_mut() {
-                        attempt.backend.get_or_insert(seen.ends.asked);
-                    }
-                    return;
-                }
-                _ => {}
+            (false, false) => {
+                self.query(seen, unplaced, context);
             }
+            (false, true) => self.answer(seen, unplaced, context),
+            (true, false) => self.query_dropped(seen, unplaced, context),
+            (true, true) => self.answer_dropped(seen, context),
         }
-        unplaced.multi_question += u64::from(seen.peek.multi_question());
-        self.begin(key, seen, spot, context);
     }
 
-    fn begin(&mut self, key: Key, seen: &Seen<'_>, spot: Spot, context: &mut Context<'_>) {
+    /// The try that this query is of, a new one if need be; `None` for want of room.
+    fn query(
+        &mut self,
+        seen: &Seen<'_>,
+        unplaced: &mut Unplaced,
+        context: &mut Context<'_>,
+    ) -> Option<&mut Attempt> {
+        let key = seen.key();
+        let known = self.groups.get(&key).and_then(|group| group.of_query(seen));
+        let index = match known {
+            Some(index) => index,
+            None => {
+                unplaced.multi_question += u64::from(seen.peek.multi_question());
+                self.begin(key, seen, context)?
+            }
+        };
+        let attempt = self.groups.get_mut(&key)?.get_mut(index)?;
+        attempt.query_passes(seen);
+        Some(attempt)
+    }
+
+    fn begin(&mut self, key: Key, seen: &Seen<'_>, context: &mut Context<'_>) -> Option<usize> {
         if self.attempts >= context.settings.tracked {
-            self.press();
+            self.press(context.settings.tracked);
         }
-        if self.attempts >= context.settings.tracked {
-            self.evicted += 1;
-            return;
+        let group = self.groups.get_mut(&key);
+        if self.attempts >= context.settings.tracked
+            || group.as_ref().is_some_and(|group| group.len() >= TRIES)
+        {
+            self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
+            return None;
         }
-        let attempts = self.groups.entry(key).or_default();
-        // An answered question asked again is a new question, not a retry.
-        let retry_of = attempts
-            .iter()
-            .filter(|attempt| attempt.asked == seen.ends.asked && attempt.answer.is_none())
-            .map(|attempt| attempt.retry_of.unwrap_or(attempt.serial))
-            .next();
-        let serial = context.next_serial();
-        attempts.push(Attempt::new(serial, seen, spot, retry_of));
         self.attempts += 1;
+        let serial = context.next_serial();
+        let Some(group) = group else {
+            let attempt = Attempt::new(serial, seen, None);
+            self.groups.insert(key, Group::new(attempt));
+            return Some(0);
+        };
+        // An answered question asked again is a new question, not a retry.
+        let before = group.newest(|attempt| seen.asks(attempt) && attempt.asked == seen.ends.asked);
+        let retry_of = before
+            .and_then(|index| group.get_mut(index))
+            .filter(|before| before.answer.is_none())
+            .map(|before| before.retry_of.unwrap_or(before.serial));
+        group.push(Attempt::new(serial, seen, retry_of));
+        Some(group.len() - 1)
     }
 
-    /// Makes room: finished tries first, then those kept for late answers only. Once a sweep,
-    /// for it looks at all of them.
-    fn press(&mut self) {
+    /// Makes room: finished tries first; then, unless that was worth the while, those kept for
+    /// late answers only. Once between two sweeps, for it looks at all of them.
+    fn press(&mut self, tracked: usize) {
         if self.pressed {
             return;
         }
         self.pressed = true;
-        self.retain(|attempt| attempt.state != State::Done);
-        let before = self.attempts;
-        if before * 10 > self.groups.capacity() * 9 {
-            self.retain(|attempt| attempt.state == State::Waiting);
+        self.retain(&mut |attempt| attempt.state != State::Done);
+        if self.attempts > tracked - tracked / 8 {
+            let before = self.attempts;
+            self.retain(&mut |attempt| attempt.state == State::Waiting);
             self.evicted += (before - self.attempts) as u64;
         }
     }
 
-    fn retain(&mut self, mut keep: impl FnMut(&Attempt) -> bool) {
+    fn retain(&mut self, keep: &mut impl FnMut(&mut Attempt) -> bool) {
         let mut attempts = 0;
         self.groups.retain(|_, group| {
-            group.retain(&mut keep);
-            attempts += group.len();
-            !group.is_empty()
+            let kept = group.retain(keep);
+            attempts += if kept { group.len() } else { 0 };
+            kept
         });
         self.attempts = attempts;
     }
 
     fn answer(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
         let key = seen.key();
-        let Some(attempts) = self.groups.get_mut(&key) else {
-            if self.unmatched.len() < UNMATCHED && self.unmatched.insert(key) {
-                unplaced.unmatched += 1;
-            }
+        let Some(group) = self.groups.get_mut(&key) else {
+            let first = self.unmatched.is_first((key, seen.peek.question));
+            unplaced.unmatched += u64::from(first);
             return;
         };
-        let spot = Spot::of(seen.packet);
-        let Some(attempt) = attempts
-            .iter_mut()
-            .rev()
-            .find(|attempt| attempt.concerns(seen.ends))
-        else {
-            if let Some(attempt) = attempts.last_mut() {
+        let Some((index, begins)) = group.of_answer(seen) else {
+            let fooled = group.newest(|attempt| seen.answers(attempt));
+            if let Some(attempt) = fooled.and_then(|index| group.get_mut(index)) {
                 attempt.stranger.get_or_insert(seen.ends.asked.ip());
             }
             return;
         };
-        attempt.pass(seen.ends);
+        let Some(attempt) = group.get_mut(index) else {
+            return;
+        };
+        attempt.passes(seen.ends);
         match &mut attempt.answer {
-            None => attempt.answer = Some(Answer::new(seen, spot)),
-            Some(answer) if answer.origin == spot && answer.skb != seen.packet.skb => {
-                unplaced.duplicates += 1;
+            None => attempt.answer = Some(Answer::new(seen)),
+            Some(_) if begins => {
+                // Over TCP a long answer, of a zone transfer say, is many messages.
+                unplaced.duplicates += u64::from(seen.protocol == Protocol::Udp);
                 return;
             }
-            Some(answer) if attempt.state != State::Done => answer.last = seen.packet.ktime,
-            Some(_) => return,
+            Some(_) if attempt.state == State::Done => return,
+            Some(answer) => answer.last = seen.packet.ktime,
         }
-        if attempt.origin.is_reached_by(spot) {
+        if attempt.query.spot.is_reached_by(Spot::of(seen.packet)) {
             attempt.finish(context);
         }
     }
 
-    fn dropped(&mut self, seen: &Seen<'_>, context: &mut Context<'_>) {
-        let attempts = self.groups.get_mut(&seen.key());
-        let attempt = attempts.and_then(|attempts| {
-            attempts
-                .iter_mut()
-                .rev()
-                .find(|attempt| attempt.concerns(seen.ends))
-        });
+    fn query_dropped(
+        &mut self,
+        seen: &Seen<'_>,
+        unplaced: &mut Unplaced,
+        context: &mut Context<'_>,
+    ) {
+        let cause = words::dropped(seen.packet, &context.settings.drop_reasons);
+        if !seen.is_sent() && !self.groups.contains_key(&seen.key()) {
+            return;
+        }
+        if let (Some(cause), Some(attempt)) = (cause, self.query(seen, unplaced, context)) {
+            let what = match seen.packet.ifindex {
+                Ifindex(0) => "query before any device",
+                Ifindex(_) => "query",
+            };
+            let same = attempt.query.is_of(seen.packet);
+            attempt.dropped.note(same, words::freed(what, &cause));
+        }
+    }
+
+    fn answer_dropped(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
         let Some(cause) = words::dropped(seen.packet, &context.settings.drop_reasons) else {
             return;
         };
-        if let Some(attempt) = attempt {
-            let what = if seen.peek.is_response {
-                "answer"
-            } else {
-                "query"
-            };
-            attempt
-                .drop
-                .get_or_insert(format!("the kernel dropped the {what}: {cause}"));
-        } else if !seen.peek.is_response && seen.packet.sender.is_some() {
-            // Dropped before it reached any device.
-            let (key, spot) = (seen.key(), Spot::of(seen.packet));
-            self.begin(key, seen, spot, context);
-            if let Some(attempt) = self.groups.get_mut(&key).and_then(|group| group.last_mut()) {
-                attempt.drop = Some(format!(
-                    "the kernel dropped the query before any device: {cause}"
-                ));
-            }
+        let Some(group) = self.groups.get_mut(&seen.key()) else {
+            return;
+        };
+        let index = group.of_answer(seen).map(|(index, _)| index);
+        if let Some(attempt) = index.and_then(|index| group.get_mut(index)) {
+            attempt.answer_dropped(seen.packet, &cause);
         }
     }
 
     /// An ICMP error quoted a query. Where the quote holds no question, the latest query between
-    /// these ends is meant.
+    /// these ends is meant. One that is not known yet was turned away before any device.
     pub(super) fn rejected(
         &mut self,
         quoted: &Quoted<'_>,
+        error: &Packet,
         ends: Ends,
         cause: &str,
         context: &mut Context<'_>,
     ) {
-        let peek = Peek::parse(quoted.payload, quoted.payload_len).ok();
-        let attempt = match peek {
-            Some(peek) => {
-                let key = Key {
-                    client: ends.client,
-                    protocol: quoted.protocol,
-                    id: peek.id,
-                    question: peek.question,
-                };
-                let attempts = self.groups.get_mut(&key);
-                attempts.and_then(|group| group.iter_mut().rev().find(|a| a.concerns(ends)))
+        let Ok(peek) = Peek::parse(quoted.payload, quoted.payload_len) else {
+            if let Some(attempt) = self.search(quoted.protocol, ends) {
+                attempt.reject(cause, context);
             }
-            None => self
-                .groups
-                .iter_mut()
-                .filter(|(key, _)| key.client == ends.client && key.protocol == quoted.protocol)
-                .flat_map(|(_, group)| group)
-                .filter(|attempt| attempt.concerns(ends) && attempt.state == State::Waiting)
-                .max_by_key(|attempt| attempt.serial),
+            return;
         };
-        if let Some(attempt) = attempt {
-            attempt.reject(cause, context);
+        if peek.is_response {
+            return;
         }
+        let seen = Seen {
+            protocol: quoted.protocol,
+            packet: error,
+            captured: quoted.payload,
+            peek,
+            ends,
+            client: None,
+        };
+        let key = seen.key();
+        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
+        let group = self.groups.get_mut(&key);
+        if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
+            attempt.reject(cause, context);
+        } else if ends.is_told(error) {
+            let index = self.begin(key, &seen, context);
+            let group = self.groups.get_mut(&key);
+            if let Some(attempt) = index.and_then(|index| group?.get_mut(index)) {
+                // Who asked is told by the query's drop, which comes after the error.
+                attempt.rejected = Some(cause.to_owned());
+            }
+        }
+    }
+
+    /// The latest query between `ends` that waits.
+    fn search(&mut self, protocol: Protocol, ends: Ends) -> Option<&mut Attempt> {
+        if self.searches >= SEARCHES {
+            return None;
+        }
+        self.searches += 1;
+        let waits = |attempt: &Attempt| attempt.concerns(ends) && attempt.state == State::Waiting;
+        self.groups
+            .iter_mut()
+            .filter(|(key, _)| key.client == ends.client && key.protocol == protocol)
+            .filter_map(|(_, group)| group.get_mut(group.newest(waits)?))
+            .max_by_key(|attempt| attempt.serial)
     }
 
     /// Lets time pass: answers that settled, queries that stayed unanswered, and what need not
@@ -274,21 +324,20 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
-        self.unmatched.clear();
+        self.unmatched.turn();
+        self.refused.turn();
         self.pressed = false;
-        self.retain(|attempt| {
-            // Finished ones stay for one sweep more, so that an answer's later hops and its
-            // duplicates find them.
-            attempt.state != State::Done || !attempt.is_older(now, super::SWEEP_EVERY)
+        self.searches = 0;
+        self.retain(&mut |attempt| attempt.age(now, unplaced, context));
+    }
+
+    /// No more will come: answers that were under way have come as far as they will.
+    pub(super) fn finish(&mut self, context: &mut Context<'_>) {
+        self.retain(&mut |attempt| {
+            if attempt.answer.is_some() && attempt.state != State::Done {
+                attempt.finish(context);
+            }
+            true
         });
-        let keep = context.settings.keep;
-        let mut forgotten = false;
-        for attempt in self.groups.values_mut().flatten() {
-            attempt.age(now, unplaced, context);
-            forgotten |= attempt.state == State::GivenUp && attempt.is_older(now, keep);
-        }
-        if forgotten {
-            self.retain(|attempt| attempt.state != State::GivenUp || !attempt.is_older(now, keep));
-        }
     }
 }

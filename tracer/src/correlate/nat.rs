@@ -7,10 +7,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{Conntrack, Flow, KtimeNs, Packet, Protocol};
+use crate::model::{Conntrack, Flow, KtimeNs, Packet, Place, Protocol};
 
 /// A translation is forgotten between one and two such spans after its last new sight.
 const SPAN: Duration = Duration::from_secs(60);
+
+/// Most namespaces, one behind the other, that may each translate a packet: a node's and, where
+/// one kernel plays several nodes, the next one's.
+const NODES: usize = 2;
 
 /// Both ends of an exchange, before NAT, and the backend behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,13 @@ pub(super) struct Ends {
     pub(super) backend: Option<SocketAddr>,
     /// The packet goes from client to server.
     pub(super) forward: bool,
+}
+
+impl Ends {
+    /// Whether the client is told by `error` here, as against on its way.
+    pub(super) fn is_told(self, error: &Packet) -> bool {
+        error.place == Place::Received && error.flow.dst.ip() == self.client.ip()
+    }
 }
 
 /// Translations seen lately, by protocol and reply tuple; two generations, so that forgetting
@@ -77,65 +88,85 @@ impl Nat {
     pub(super) fn ends(&self, protocol: Protocol, packet: &Packet) -> Ends {
         let flow = packet.flow;
         match packet.conntrack {
-            Some(conntrack) => {
-                let forward = flow.src == conntrack.original.src || flow.src == conntrack.reply.dst;
-                of_conntrack(conntrack, forward)
+            Some(conntrack) => self.of_entry(protocol, conntrack, is_forward(conntrack, flow)),
+            None => {
+                let forward = self.original(protocol, flow).is_none();
+                self.of_flow(protocol, flow, forward)
             }
-            None if self.original(protocol, flow).is_some() => self.oriented(protocol, flow, false),
-            None => self.oriented(protocol, flow, true),
         }
     }
 
-    /// Ends of a DNS message, which says itself whether it goes from client to server.
-    pub(super) fn dns_ends(&self, protocol: Protocol, packet: &Packet, forward: bool) -> Ends {
-        let flow = packet.flow;
-        if let Some(conntrack) = packet.conntrack {
-            let by_entry = flow.src == conntrack.original.src || flow.src == conntrack.reply.dst;
-            // An entry first seen by an answer has its directions the wrong way round.
-            if by_entry == forward {
-                return of_conntrack(conntrack, forward);
+    /// Ends of a packet that says itself whether it goes from client to server: a DNS message,
+    /// or a TCP segment with SYN.
+    pub(super) fn ends_of_way(&self, protocol: Protocol, packet: &Packet, forward: bool) -> Ends {
+        match packet.conntrack {
+            // An entry that an answer made has its directions the wrong way round.
+            Some(conntrack) if is_forward(conntrack, packet.flow) == forward => {
+                self.of_entry(protocol, conntrack, forward)
             }
+            // Where it is sent and has no entry nothing was translated yet, whatever an earlier
+            // packet with these ports became.
+            _ if forward && packet.sender.is_some() => Ends {
+                client: packet.flow.src,
+                asked: packet.flow.dst,
+                backend: None,
+                forward,
+            },
+            _ => self.of_flow(protocol, packet.flow, forward),
         }
-        self.oriented(protocol, flow, forward)
     }
 
     /// Ends of the packet that an ICMP error quotes, taken to go from client to server. The
     /// error itself carries the conntrack entry of what it quotes.
-    pub(super) fn quoted_ends(&self, protocol: Protocol, error: &Packet, quoted: Flow) -> Ends {
+    pub(super) fn ends_of_quoted(&self, protocol: Protocol, error: &Packet, quoted: Flow) -> Ends {
         match error.conntrack {
-            Some(conntrack)
-                if conntrack.original.src == quoted.src || conntrack.reply.dst == quoted.src =>
-            {
-                of_conntrack(conntrack, true)
+            Some(conntrack) if is_forward(conntrack, quoted) => {
+                self.of_entry(protocol, conntrack, true)
             }
-            _ => self.oriented(protocol, quoted, true),
+            _ => self.of_flow(protocol, quoted, true),
         }
     }
 
-    fn oriented(&self, protocol: Protocol, flow: Flow, forward: bool) -> Ends {
+    fn of_entry(&self, protocol: Protocol, conntrack: Conntrack, forward: bool) -> Ends {
+        let backend = conntrack.is_translated().then_some(conntrack.reply.src);
+        self.before(protocol, conntrack.original, backend, forward)
+    }
+
+    fn of_flow(&self, protocol: Protocol, flow: Flow, forward: bool) -> Ends {
         let asking = if forward { flow } else { flow.reversed() };
-        match self.original(protocol, asking.reversed()) {
-            Some(original) => Ends {
-                client: original.src,
-                asked: original.dst,
-                backend: (original.dst != asking.dst).then_some(asking.dst),
-                forward,
-            },
-            None => Ends {
-                client: asking.src,
-                asked: asking.dst,
-                backend: None,
-                forward,
-            },
+        self.before(protocol, asking, None, forward)
+    }
+
+    /// Goes back from `asking` through the translations that led to it, to what the client sent.
+    fn before(
+        &self,
+        protocol: Protocol,
+        mut asking: Flow,
+        mut backend: Option<SocketAddr>,
+        forward: bool,
+    ) -> Ends {
+        for _ in 0..NODES {
+            let Some(original) = self.original(protocol, asking.reversed()) else {
+                break;
+            };
+            if backend.is_none() && original.dst != asking.dst {
+                backend = Some(asking.dst);
+            }
+            asking = original;
+        }
+        Ends {
+            client: asking.src,
+            asked: asking.dst,
+            backend,
+            forward,
         }
     }
 }
 
-fn of_conntrack(conntrack: Conntrack, forward: bool) -> Ends {
-    Ends {
-        client: conntrack.original.src,
-        asked: conntrack.original.dst,
-        backend: conntrack.is_translated().then_some(conntrack.reply.src),
-        forward,
-    }
+/// Whether a packet with this entry goes the way the entry's first one went.
+fn is_forward(conntrack: Conntrack, flow: Flow) -> bool {
+    flow.src == conntrack.original.src || flow.src == conntrack.reply.dst
 }
+
+#[cfg(test)]
+mod tests;

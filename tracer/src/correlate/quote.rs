@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::model::{Flow, Protocol};
+use crate::model::{Flow, Protocol, fact::TcpFlags};
 
 /// What was quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) struct Quoted<'a> {
     pub(super) payload: &'a [u8],
     /// Length of the whole payload, by the IP header.
     pub(super) payload_len: usize,
+    /// Sequence number, where a SYN is quoted as far as its flags.
+    pub(super) syn: Option<u32>,
 }
 
 /// Reads a quoted packet; `None` when it is cut within its ports, a later fragment, or neither
@@ -39,11 +41,17 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Quoted<'_>> {
         _ => return None,
     };
     let payload = rest.get(header..).unwrap_or_default();
+    let flags = rest.get(13).map(|&flags| TcpFlags(flags));
+    let is_syn = flags.is_some_and(|flags| flags.syn() && !flags.ack());
+    let seq = rest.get(4..8).and_then(<[u8]>::first_chunk);
     Some(Quoted {
         protocol,
         flow,
         payload,
         payload_len: len.saturating_sub(header),
+        syn: seq
+            .filter(|_| protocol == Protocol::Tcp && is_syn)
+            .map(|seq| u32::from_be_bytes(*seq)),
     })
 }
 

@@ -37,9 +37,28 @@ pub(super) fn dropped(packet: &Packet, reasons: &HashMap<u32, String>) -> Option
     })
 }
 
+/// The kernel dropped `what`.
+pub(super) fn freed(what: &str, reason: &str) -> String {
+    format!("the kernel dropped the {what}: {reason}")
+}
+
 /// An answer that its asker discards, for it does not come from the address asked.
 pub(super) fn unexpected_source(from: IpAddr) -> String {
     format!("an answer came from {from}, not from the address asked")
+}
+
+/// An answer came although the query had been given up.
+pub(super) fn after_all(late: bool) -> &'static str {
+    if late {
+        "the answer came late"
+    } else {
+        "an answer came after all"
+    }
+}
+
+/// The client uses its port anew before anything came.
+pub(super) fn replaced() -> String {
+    "no answer until the client used its port anew".to_owned()
 }
 
 /// Nothing came.

@@ -6,24 +6,27 @@ use std::{
 };
 
 use super::{
-    super::{Context, nat::Ends, spot::Spot, words},
+    super::{
+        Context,
+        dropped::Dropped,
+        nat::Ends,
+        spot::{Beginning, Spot, is_drop},
+        words,
+    },
     is_vip,
 };
-use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row, SkbId};
+use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row};
 
 /// How long an open connection waits for its first byte before its row is made without it.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
-/// How long one packet may take across the node, at most, to be known again by its skb.
-const SAME_PACKET: Duration = Duration::from_millis(10);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// For its row.
+    /// For its end.
     Waiting,
-    /// The row is out, and it was bad; it may still be amended.
+    /// Nothing came, or an ICMP error; an answer may still come.
     GivenUp,
-    /// The row is out.
+    /// It has ended.
     Done,
 }
 
@@ -31,14 +34,15 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) client: Client,
-    pub(super) origin: Spot,
-    pub(super) skb: SkbId,
+    /// Its first packet.
+    pub(super) first: Beginning,
     /// Sequence number of its SYN.
     pub(super) seq: u32,
     pub(super) retransmits: u32,
     pub(super) state: State,
+    /// By an ICMP error that came before anything else was seen.
+    pub(super) rejected: Option<String>,
     serial: u64,
-    began: KtimeNs,
     protocol: Protocol,
     asked: SocketAddr,
     backend: Option<SocketAddr>,
@@ -48,7 +52,9 @@ pub(super) struct Opened {
     /// The answer was seen where the question came from; its time is final.
     home: bool,
     first_byte: Option<KtimeNs>,
-    drop: Option<String>,
+    dropped: Dropped,
+    /// A row of it is out.
+    shown: bool,
 }
 
 impl Opened {
@@ -56,23 +62,17 @@ impl Opened {
         protocol: Protocol,
         packet: &Packet,
         ends: Ends,
-        origin: Spot,
         quiet: bool,
         context: &mut Context<'_>,
     ) -> Self {
         Self {
-            client: Client {
-                address: ends.client,
-                netns: packet.sender.map(|_| packet.netns),
-                sender: packet.sender,
-            },
-            origin,
-            skb: packet.skb,
+            client: client(packet, ends),
+            first: Beginning::of(packet),
             seq: 0,
             retransmits: 0,
             state: State::Waiting,
+            rejected: None,
             serial: context.next_serial(),
-            began: packet.ktime,
             protocol,
             asked: ends.asked,
             backend: ends.backend,
@@ -80,24 +80,44 @@ impl Opened {
             answered: None,
             home: false,
             first_byte: None,
-            drop: None,
+            dropped: Dropped::default(),
+            shown: false,
         }
     }
 
-    pub(super) fn is_young(&self, now: KtimeNs) -> bool {
-        now - self.began < SAME_PACKET
-    }
-
     /// Takes what a further sight of a packet tells.
-    pub(super) fn pass(&mut self, backend: Option<SocketAddr>) {
+    pub(super) fn passes(&mut self, ends: Ends) {
         if self.backend.is_none() {
+            let through = (ends.asked != self.asked).then_some(ends.asked);
+            let backend = ends.backend.or(through);
             self.backend = backend.filter(|&backend| backend != self.asked);
         }
     }
 
-    pub(super) fn drop(&mut self, cause: Option<String>) {
-        if self.drop.is_none() {
-            self.drop = cause;
+    /// Takes what a further sight of the SYN tells.
+    pub(super) fn syn_passes(&mut self, packet: &Packet, ends: Ends, context: &Context<'_>) {
+        self.passes(ends);
+        if self.client.sender.is_none() && packet.sender.is_some() {
+            self.client = client(packet, ends);
+        }
+        if is_drop(packet) {
+            self.freed(packet, true, context);
+        } else if self.first.spot == Spot::of(packet) && packet.sender.is_none() {
+            // Sent again by a client of another node; a local one's socket tells it itself.
+            self.retransmits += 1;
+        }
+    }
+
+    /// A packet was dropped.
+    pub(super) fn freed(&mut self, packet: &Packet, forward: bool, context: &Context<'_>) {
+        let what = match (forward, self.protocol) {
+            (true, Protocol::Tcp) => "SYN",
+            (true, Protocol::Udp) => "packet",
+            (false, _) => "answer",
+        };
+        if let Some(reason) = words::dropped(packet, &context.settings.drop_reasons) {
+            let same = self.first.is_of(packet);
+            self.dropped.note(same, words::freed(what, &reason));
         }
     }
 
@@ -135,11 +155,12 @@ impl Opened {
         };
         let cause = format!("reset by {from} {when}");
         self.fail(Outcome::Reset, cause, context);
+        self.state = State::Done;
     }
 
     /// An ICMP error came.
     pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
-        if self.answered.is_none() {
+        if self.answered.is_none() && self.rejected.is_none() {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
     }
@@ -148,40 +169,44 @@ impl Opened {
     pub(super) fn replaced(mut self, context: &mut Context<'_>) {
         if self.answered.is_some() {
             self.finish(context);
+        } else if let Some(cause) = self.rejected.take() {
+            self.fail(Outcome::Rejected, cause, context);
         } else {
-            self.give_up(context);
+            self.give_up(words::replaced(), context);
         }
     }
 
     /// Lets time pass; false when it need not be followed any longer.
     pub(super) fn age(&mut self, now: KtimeNs, context: &mut Context<'_>) -> bool {
-        let since = now - self.began;
-        match self.state {
-            State::Done => return false,
-            State::GivenUp if self.answered.is_some() => self.finish(context),
-            State::GivenUp => return since < context.settings.keep,
-            State::Waiting => match self.answered {
-                Some(answered)
-                    if self.protocol == Protocol::Udp || now - answered >= FIRST_BYTE =>
-                {
+        let since = now - self.first.ktime;
+        match (self.state, self.answered) {
+            (State::Done, _) => return false,
+            (State::GivenUp, Some(_)) => self.finish(context),
+            (State::GivenUp, None) => return since < context.settings.keep,
+            (State::Waiting, Some(answered)) => {
+                if self.protocol == Protocol::Udp || now - answered >= FIRST_BYTE {
                     self.finish(context);
                 }
-                None if since >= context.settings.unanswered_after => self.give_up(context),
-                _ => {}
-            },
+            }
+            (State::Waiting, None) => {
+                if let Some(cause) = self.rejected.take() {
+                    self.fail(Outcome::Rejected, cause, context);
+                } else if since >= context.settings.unanswered_after {
+                    let cause = words::unanswered(context.settings.unanswered_after);
+                    self.give_up(cause, context);
+                }
+            }
         }
         true
     }
 
-    fn give_up(&mut self, context: &mut Context<'_>) {
-        match (self.drop.take(), self.protocol) {
+    /// Nothing came; `otherwise` says so where nothing was seen that explains it.
+    fn give_up(&mut self, otherwise: String, context: &mut Context<'_>) {
+        match (self.dropped.take(), self.protocol) {
             (Some(cause), _) => self.fail(Outcome::Dropped, cause, context),
-            (None, Protocol::Tcp) => {
-                let cause = words::unanswered(context.settings.unanswered_after);
-                self.fail(Outcome::Unanswered, cause, context);
-            }
+            (None, Protocol::Tcp) => self.fail(Outcome::Unanswered, otherwise, context),
             (None, Protocol::Udp) => {
-                if self.is_service(context) {
+                if self.state == State::Waiting && self.is_service(context) {
                     self.emit(Outcome::OneWay, None, context);
                 }
                 self.state = State::Done;
@@ -193,17 +218,16 @@ impl Opened {
         if self.state != State::Waiting {
             return;
         }
+        self.state = State::GivenUp;
         // Where service addresses are known, failures to others are not asked for.
         if context.settings.vips.is_empty() || self.is_service(context) {
             self.emit(outcome, Some(cause), context);
         }
-        self.state = State::GivenUp;
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
-        let is_service = self.is_service(context);
-        let amends = self.state == State::GivenUp;
-        if self.state != State::Done && (amends || is_service && !self.quiet) {
+        let wanted = self.shown || self.is_service(context) && !self.quiet;
+        if self.state != State::Done && wanted {
             self.emit(Outcome::Answered, None, context);
         }
         self.state = State::Done;
@@ -213,27 +237,39 @@ impl Opened {
         self.backend.is_some() || is_vip(&context.settings.vips, self.asked.ip())
     }
 
-    fn emit(&self, outcome: Outcome, cause: Option<String>, context: &mut Context<'_>) {
-        let amends = (self.state == State::GivenUp).then_some(self.serial);
+    fn emit(&mut self, outcome: Outcome, cause: Option<String>, context: &mut Context<'_>) {
+        let amends = self.shown.then_some(self.serial);
+        self.shown = true;
         let row = Connection {
             serial: if amends.is_some() {
                 context.next_serial()
             } else {
                 self.serial
             },
-            ktime: self.began,
-            wall: context.clocks.wall(self.began),
+            ktime: self.first.ktime,
+            wall: context.clocks.wall(self.first.ktime),
             client: self.client.clone(),
             protocol: self.protocol,
             asked: self.asked,
             backend: self.backend,
-            latency: self.answered.map(|answered| answered - self.began),
-            first_byte: self.first_byte.map(|first_byte| first_byte - self.began),
+            latency: self.answered.map(|answered| answered - self.first.ktime),
+            first_byte: self
+                .first_byte
+                .map(|first_byte| first_byte - self.first.ktime),
             retransmits: self.retransmits,
             outcome,
             cause,
             amends,
         };
         context.rows.push(Row::Connection(row));
+    }
+}
+
+/// Who opens a connection, as far as one sight of its first packet tells.
+fn client(packet: &Packet, ends: Ends) -> Client {
+    Client {
+        address: ends.client,
+        netns: packet.sender.map(|_| packet.netns),
+        sender: packet.sender,
     }
 }

@@ -6,17 +6,21 @@ use std::{
 };
 
 use super::{
-    super::{Context, message, nat::Ends, spot::Spot, words},
+    super::{
+        Context, SWEEP_EVERY,
+        dropped::Dropped,
+        message::{self, QuestionKey},
+        nat::Ends,
+        spot::{Beginning, is_drop},
+        words,
+    },
     Seen,
 };
-use crate::model::{Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, SkbId, trace::Unplaced};
+use crate::model::{Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, trace::Unplaced};
 
-/// How long an answer's hops may be apart before its last sight is taken for its arrival.
-const SETTLE: Duration = Duration::from_millis(100);
-
-/// How long one packet may take between two devices of one namespace, at most, to be taken for
-/// the same packet by its skb's address.
-const SAME_PACKET: Duration = Duration::from_millis(1);
+/// How long an answer's hops may be apart before its last sight is taken for its arrival: more
+/// than a slow link takes. Only where the arrival cannot be seen does a row wait for this.
+const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -31,9 +35,7 @@ pub(super) enum State {
 /// What is known of an answer.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Where it was first seen.
-    pub(super) origin: Spot,
-    pub(super) skb: SkbId,
+    pub(super) beginning: Beginning,
     /// When it was last seen.
     pub(super) last: KtimeNs,
     rcode: u16,
@@ -42,14 +44,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(seen: &Seen<'_>, origin: Spot) -> Self {
+    pub(super) fn new(seen: &Seen<'_>) -> Self {
         // Only an OPT record, among the additional ones, can extend the rcode.
         let extended = (seen.peek.counts.additionals > 0)
             .then(|| message::edns(seen.captured))
             .flatten();
         Self {
-            origin,
-            skb: seen.packet.skb,
+            beginning: Beginning::of(seen.packet),
             last: seen.packet.ktime,
             rcode: extended.map_or(u16::from(seen.peek.rcode), |edns| edns.rcode),
             count: seen.peek.counts.answers,
@@ -62,54 +63,52 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) serial: u64,
+    pub(super) question: Option<QuestionKey>,
     pub(super) asked: SocketAddr,
     pub(super) backend: Option<SocketAddr>,
-    /// Where it was first seen.
-    pub(super) origin: Spot,
+    pub(super) query: Beginning,
     pub(super) retry_of: Option<u64>,
     pub(super) answer: Option<Answer>,
     pub(super) state: State,
-    /// The first drop of the query or of its answer, in words.
-    pub(super) drop: Option<String>,
+    /// By an ICMP error that came before anything else was seen.
+    pub(super) rejected: Option<String>,
     /// Who else answered.
     pub(super) stranger: Option<IpAddr>,
-    began: KtimeNs,
-    skb: SkbId,
+    pub(super) dropped: Dropped,
     client: Client,
     protocol: Protocol,
     id: u16,
+    /// `None` without a question, and once the last row is out.
     name: Option<String>,
-    qtype: Option<u16>,
 }
 
 impl Attempt {
-    pub(super) fn new(serial: u64, seen: &Seen<'_>, origin: Spot, retry_of: Option<u64>) -> Self {
-        let packet = seen.packet;
-        let here = Client {
-            address: seen.ends.client,
-            netns: packet.sender.map(|_| packet.netns),
-            // A TCP segment may leave in anybody's context; only the connection tells whose it is.
-            sender: packet.sender.filter(|_| seen.protocol == Protocol::Udp),
-        };
+    pub(super) fn new(serial: u64, seen: &Seen<'_>, retry_of: Option<u64>) -> Self {
         let question = seen.peek.question;
         Self {
             serial,
+            question,
             asked: seen.ends.asked,
             backend: seen.ends.backend,
-            origin,
+            query: Beginning::of(seen.packet),
             retry_of,
             answer: None,
             state: State::Waiting,
-            drop: None,
+            rejected: None,
             stranger: None,
-            began: packet.ktime,
-            skb: packet.skb,
-            client: seen.client.clone().unwrap_or(here),
+            dropped: Dropped::default(),
+            client: client(seen),
             protocol: seen.protocol,
             id: seen.peek.id,
             name: question.map(|_| seen.peek.name(seen.captured)),
-            qtype: question.map(|question| question.qtype),
         }
+    }
+
+    /// Whether this is the very packet that this try began with: at its next device; or freed,
+    /// where an ICMP error about it was all that was seen.
+    pub(super) fn is_of(&self, packet: &Packet) -> bool {
+        let turned_away = self.rejected.is_some() && is_drop(packet);
+        turned_away || self.query.is_of(packet)
     }
 
     /// Whether a packet between `ends` can belong here: it asks what was asked, or the backend
@@ -118,103 +117,139 @@ impl Attempt {
         ends.asked == self.asked || Some(ends.asked) == self.backend
     }
 
-    /// Whether `packet` is the very packet this try began with, at its next device.
-    pub(super) fn is_same_packet(&self, packet: &Packet) -> bool {
-        packet.skb == self.skb
-            && packet.ktime - self.began < SAME_PACKET
-            && Spot::of(packet) != self.origin
-    }
-
     /// Takes what a further sight of query or answer tells.
-    pub(super) fn pass(&mut self, ends: Ends) {
+    pub(super) fn passes(&mut self, ends: Ends) {
         if self.backend.is_none() {
-            self.backend = ends.backend;
+            let through = (ends.asked != self.asked).then_some(ends.asked);
+            self.backend = ends.backend.or(through);
         }
     }
 
-    pub(super) fn is_older(&self, now: KtimeNs, than: Duration) -> bool {
-        let since = match &self.answer {
-            Some(answer) if self.state == State::Done => answer.last,
-            _ => self.began,
-        };
-        now - since >= than
+    /// Takes what a further sight of the query tells.
+    pub(super) fn query_passes(&mut self, seen: &Seen<'_>) {
+        self.passes(seen.ends);
+        if self.client.netns.is_none() && seen.packet.sender.is_some() {
+            self.client = client(seen);
+        }
     }
 
-    /// Lets time pass: an answer has arrived as far as it will, or the limit is reached.
-    pub(super) fn age(&mut self, now: KtimeNs, unplaced: &mut Unplaced, context: &mut Context<'_>) {
-        if let (Some(answer), State::Waiting | State::GivenUp) = (&self.answer, self.state) {
-            if now - answer.last >= SETTLE {
-                self.finish(context);
+    /// An answer was dropped; one that had been seen will not arrive.
+    pub(super) fn answer_dropped(&mut self, packet: &Packet, cause: &str) {
+        if self.state == State::Done {
+            return;
+        }
+        let answer = self.answer.as_ref();
+        let same = answer.is_some_and(|answer| answer.beginning.is_of(packet));
+        if same {
+            self.answer = None;
+        }
+        self.dropped.note(same, words::freed("answer", cause));
+    }
+
+    /// Lets time pass: an answer has arrived as far as it will, or the limit is reached. False
+    /// when this need not be remembered any longer.
+    pub(super) fn age(
+        &mut self,
+        now: KtimeNs,
+        unplaced: &mut Unplaced,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let since = now - self.query.ktime;
+        match (self.state, &self.answer) {
+            // It stays for a while, so that the answer's duplicates find it.
+            (State::Done, Some(answer)) => return now - answer.last < SWEEP_EVERY,
+            (State::Done, None) => return false,
+            (_, Some(answer)) if now - answer.last >= SETTLE => self.finish(context),
+            (_, Some(_)) => {}
+            (State::GivenUp, None) => return since < context.settings.keep,
+            (State::Waiting, None) => {
+                if let Some(cause) = self.rejected.take() {
+                    self.fail(Outcome::Rejected, cause, context);
+                } else if since >= context.settings.unanswered_after {
+                    unplaced.unexpected_source += u64::from(self.stranger.is_some());
+                    self.give_up(context);
+                }
             }
-        } else if self.state == State::Waiting
-            && self.is_older(now, context.settings.unanswered_after)
-        {
-            unplaced.unexpected_source += u64::from(self.stranger.is_some());
-            self.give_up(context);
         }
+        true
     }
 
     /// The answer is there.
     pub(super) fn finish(&mut self, context: &mut Context<'_>) {
         let amends = (self.state == State::GivenUp).then_some(self.serial);
+        self.state = State::Done;
         let mut row = self.row(context, Outcome::Answered);
         if amends.is_some() {
+            let late = row.latency >= Some(context.settings.unanswered_after);
             row.serial = context.next_serial();
-            row.cause = Some("the answer came late".to_owned());
+            row.cause = Some(words::after_all(late).to_owned());
         }
         row.amends = amends;
         context.rows.push(Row::Dns(row));
-        self.state = State::Done;
     }
 
     fn give_up(&mut self, context: &mut Context<'_>) {
-        let outcome = if self.drop.is_some() {
-            Outcome::Dropped
-        } else {
-            Outcome::Unanswered
+        let (outcome, cause) = match (self.dropped.take(), self.stranger) {
+            (Some(cause), _) => (Outcome::Dropped, cause),
+            (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
+            (None, None) => (
+                Outcome::Unanswered,
+                words::unanswered(context.settings.unanswered_after),
+            ),
         };
-        let mut row = self.row(context, outcome);
-        row.cause = match (self.drop.take(), self.stranger) {
-            (Some(drop), _) => Some(drop),
-            (None, Some(from)) => Some(words::unexpected_source(from)),
-            (None, None) => Some(words::unanswered(context.settings.unanswered_after)),
-        };
-        context.rows.push(Row::Dns(row));
-        self.state = State::GivenUp;
+        self.fail(outcome, cause, context);
     }
 
     /// An ICMP error came instead of an answer.
     pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
-        if self.state != State::Waiting || self.answer.is_some() {
-            return;
+        if self.state == State::Waiting && self.answer.is_none() && self.rejected.is_none() {
+            self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
-        let mut row = self.row(context, Outcome::Rejected);
-        row.cause = Some(cause.to_owned());
-        context.rows.push(Row::Dns(row));
+    }
+
+    fn fail(&mut self, outcome: Outcome, cause: String, context: &mut Context<'_>) {
         self.state = State::GivenUp;
+        let mut row = self.row(context, outcome);
+        row.cause = Some(cause);
+        context.rows.push(Row::Dns(row));
     }
 
     fn row(&mut self, context: &Context<'_>, outcome: Outcome) -> Dns {
+        let name = match self.state {
+            State::Done => self.name.take(),
+            State::Waiting | State::GivenUp => self.name.clone(),
+        };
         let answer = self.answer.as_ref();
         Dns {
             serial: self.serial,
-            ktime: self.began,
-            wall: context.clocks.wall(self.began),
+            ktime: self.query.ktime,
+            wall: context.clocks.wall(self.query.ktime),
             client: self.client.clone(),
             protocol: self.protocol,
             asked: self.asked,
             backend: self.backend,
             id: self.id,
-            name: self.name.clone(),
-            qtype: self.qtype,
+            name,
+            qtype: self.question.map(|question| question.qtype),
             rcode: answer.map(|answer| answer.rcode),
             answers: answer.map(|answer| answer.count),
             truncated: answer.is_some_and(|answer| answer.truncated),
-            latency: answer.map(|answer| answer.last - self.began),
+            latency: answer.map(|answer| answer.last - self.query.ktime),
             outcome,
             cause: None,
             retry_of: self.retry_of,
             amends: None,
         }
     }
+}
+
+/// Who sends a query, as far as one sight of it tells.
+fn client(seen: &Seen<'_>) -> Client {
+    let packet = seen.packet;
+    seen.client.clone().unwrap_or_else(|| Client {
+        address: seen.ends.client,
+        netns: packet.sender.map(|_| packet.netns),
+        // A TCP segment may leave in anybody's context; only the connection tells whose it is.
+        sender: packet.sender.filter(|_| seen.protocol == Protocol::Udp),
+    })
 }

@@ -1,0 +1,115 @@
+//! Tries that share client, transport and id, and which of them a message belongs to.
+//!
+//! Query and answer each pass many places. One rule tells for both whether a message begins at a
+//! place or goes on there: it begins where a UDP socket sends it, and where one began before.
+
+use super::{
+    super::spot::{Spot, is_drop},
+    Seen,
+    attempt::Attempt,
+};
+
+/// Most tries in a group; a client that sends the same without end is not followed further.
+pub(super) const TRIES: usize = 64;
+
+/// Tries that share client, transport and id, oldest first; nearly always there is one.
+#[derive(Debug)]
+pub(super) struct Group {
+    first: Attempt,
+    more: Vec<Attempt>,
+}
+
+impl Group {
+    pub(super) fn new(attempt: Attempt) -> Self {
+        Self {
+            first: attempt,
+            more: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, attempt: Attempt) {
+        self.more.push(attempt);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    /// The try at `index`, counted from the oldest.
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Attempt> {
+        match index.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(index) => self.more.get_mut(index),
+        }
+    }
+
+    /// Keeps the tries that `keep` wants; false when none is left.
+    pub(super) fn retain(&mut self, keep: &mut impl FnMut(&mut Attempt) -> bool) -> bool {
+        let first = keep(&mut self.first);
+        self.more.retain_mut(keep);
+        if first {
+            return true;
+        }
+        if self.more.is_empty() {
+            return false;
+        }
+        self.first = self.more.remove(0);
+        true
+    }
+
+    /// The newest try that `is` so.
+    pub(super) fn newest(&self, is: impl Fn(&Attempt) -> bool) -> Option<usize> {
+        match self.more.iter().rposition(&is) {
+            Some(index) => Some(index + 1),
+            None => is(&self.first).then_some(0),
+        }
+    }
+
+    /// The try whose query this is; `None` when it is a new one. The first of
+    /// 1. the try that began with this very packet;
+    /// 2. none, where a query begins;
+    /// 3. the newest try that asks the same of the same, or of the backend that it became;
+    /// 4. the newest try that asks the same: NAT has changed the packet without our seeing how.
+    pub(super) fn of_query(&self, seen: &Seen<'_>) -> Option<usize> {
+        let same = self.newest(|attempt| seen.asks(attempt) && attempt.is_of(seen.packet));
+        if same.is_some() {
+            return same;
+        }
+        let spot = Spot::of(seen.packet);
+        let began_here = |attempt: &Attempt| seen.asks(attempt) && attempt.query.spot == spot;
+        if seen.is_sent() || !is_drop(seen.packet) && self.newest(began_here).is_some() {
+            return None;
+        }
+        self.newest(|attempt| seen.asks(attempt) && attempt.concerns(seen.ends))
+            .or_else(|| self.newest(|attempt| seen.asks(attempt)))
+    }
+
+    /// The try whose answer this is, and whether the answer begins here; `None` when it comes
+    /// from elsewhere than was asked. The first of
+    /// 1. the try whose answer began with this very packet;
+    /// 2. where an answer begins, the newest try without one, of the same backend if there is
+    ///    such; when all have one, the newest, whose answer has come again;
+    /// 3. the newest try that has an answer.
+    pub(super) fn of_answer(&self, seen: &Seen<'_>) -> Option<(usize, bool)> {
+        let spot = Spot::of(seen.packet);
+        let concerned = |attempt: &Attempt| seen.answers(attempt) && attempt.concerns(seen.ends);
+        let answered = |is: &dyn Fn(&super::attempt::Answer) -> bool| {
+            self.newest(|attempt| concerned(attempt) && attempt.answer.as_ref().is_some_and(is))
+        };
+        if let Some(index) = answered(&|answer| answer.beginning.is_of(seen.packet)) {
+            return Some((index, false));
+        }
+        let latest = answered(&|_| true);
+        let began_here = || answered(&|answer| answer.beginning.spot == spot).is_some();
+        if let Some(index) = latest
+            && (is_drop(seen.packet) || !seen.is_sent() && !began_here())
+        {
+            return Some((index, false));
+        }
+        let open = |attempt: &Attempt| concerned(attempt) && attempt.answer.is_none();
+        self.newest(|attempt| open(attempt) && attempt.backend == seen.ends.backend)
+            .or_else(|| self.newest(open))
+            .or(latest)
+            .map(|index| (index, true))
+    }
+}
