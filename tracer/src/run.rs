@@ -200,6 +200,7 @@ impl Tracing {
         let (stream, logger) = (kernel.stream()?, if log { kernel.logger() } else { None });
         let shown = Shown::new(args, kernel.unseen());
         let began = Instant::now();
+        tracing::info!("tracing");
         Ok(Self {
             kernel,
             stream,

@@ -1,0 +1,9 @@
+//! Runs the tracer on this machine's kernel while real packets pass through namespaces, and compares what it
+//! prints with what happened. Each test has namespaces of its own and looks at no other's rows.
+
+mod support;
+
+mod kernel {
+    mod queries;
+    mod tcp;
+}
