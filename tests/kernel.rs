@@ -6,4 +6,14 @@ mod support;
 mod kernel {
     mod queries;
     mod tcp;
+
+    mod connections;
+    mod nat;
+
+    mod broken;
+    mod lies;
+    mod wire;
+
+    mod command;
+    mod load;
 }

@@ -169,7 +169,26 @@ pub(crate) fn iptables_restore(netns: &str, rules: &str) {
     assert!(child.wait().is_ok_and(|status| status.success()), "{rules}");
 }
 
-fn ip(words: &[&str]) {
+pub(crate) fn ip(words: &[&str]) {
     let status = Command::new("ip").args(words).status();
     assert!(status.is_ok_and(|status| status.success()), "ip {words:?}");
+}
+
+/// Two namespaces of a topology, `client` at 192.0.2.1 and `server` at 192.0.2.2 and 192.0.2.3.
+pub(crate) fn client_and_server(test: &str) -> (Topology, String, String) {
+    let mut topology = Topology::new(test);
+    let (client, server) = (topology.netns("client"), topology.netns("server"));
+    veth(
+        &End {
+            netns: &client,
+            device: "eth0",
+            addresses: &["192.0.2.1/24"],
+        },
+        &End {
+            netns: &server,
+            device: "eth0",
+            addresses: &["192.0.2.2/24", "192.0.2.3/24"],
+        },
+    );
+    (topology, client, server)
 }
