@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use tracer::lab::services::{CLIENT1, CLIENT2, ECHO, KUBE_DNS, SERVICES, WEB};
+use tracer::lab::services::{CLIENT1, CLIENT2, ECHO, KUBE_DNS, SERVICES, Service, WEB};
 
 use crate::support::client::{A, get, inside, query, receive, udp};
 use crate::support::trace::{Tracer, translations};
@@ -14,7 +14,7 @@ use crate::support::{dig, lab, text_of};
 /// A line holds both tuples, the original first: `src=… dst=… sport=… dport=… [UNREPLIED] src=… dst=… sport=… …`.
 fn entries(node: &str, family: &str) -> BTreeSet<(SocketAddr, SocketAddr, SocketAddr)> {
     let listed = text_of(node, &["conntrack", "-L", "-f", family]);
-    let vips: Vec<_> = SERVICES.iter().flat_map(|service| service.vips()).collect();
+    let vips: Vec<_> = SERVICES.iter().flat_map(Service::vips).collect();
     listed
         .lines()
         .filter_map(|line| {
