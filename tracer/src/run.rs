@@ -45,7 +45,7 @@ pub async fn trace(args: &TraceArgs, log: bool) -> Result<Exit> {
     if let Some(fault) = args.fault() {
         bail!(fault);
     }
-    let mut end = End::new(None)?;
+    let mut end = End::new()?;
     let mut tracing = Tracing::start(args, log)?;
     end.limit(args.duration);
     tracing.until(end).await?;
@@ -61,7 +61,7 @@ pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
         bail!(fault);
     }
     // From here on a signal ends the lab through its drop, also while it is being built.
-    let mut end = End::new(None)?;
+    let mut end = End::new()?;
     let program = env::current_exe().context("find this program's own file")?;
     let options = LabOptions {
         prefix: args.prefix.clone(),
@@ -128,16 +128,15 @@ struct End {
 }
 
 impl End {
-    fn new(duration: Option<Duration>) -> Result<Self> {
+    /// Signals count from here on; time, from [`End::limit`] on.
+    fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("listen for signals");
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-        let mut end = Self {
+        Ok(Self {
             at: None,
             interrupt,
             terminate,
-        };
-        end.limit(duration);
-        Ok(end)
+        })
     }
 
     /// Starts the clock.
