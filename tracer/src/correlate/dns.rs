@@ -98,7 +98,6 @@ impl DnsTable {
     }
 
     /// Queries being followed.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.attempts
     }
