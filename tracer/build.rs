@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result};
 use aya_build::{Package, Toolchain};
 
 fn main() -> Result<()> {
-    #[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
-    {
-        println!("cargo:rerun-if-env-changed=TRACER_EBPF");
-    }
+    println!("cargo:rerun-if-env-changed=TRACER_EBPF");
     if env::var_os("TRACER_EBPF").is_some_and(|value| value == "skip") {
         let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
         return fs::write(out.join("tracer-ebpf"), []).context("write the empty object");

@@ -4,11 +4,17 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod client;
+pub(crate) mod raw;
+pub(crate) mod trace;
+
+use std::env;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use clap::ValueEnum;
-use tracer::lab::Lie;
+use tracer::lab::{Lab, Lie, Options};
 
 /// Network namespaces of one test and the links between them.
 pub(crate) struct Topology {
@@ -71,6 +77,26 @@ pub(crate) fn veth(a: &End<'_>, b: &End<'_>) {
     }
 }
 
+/// The program under test: `TRACER_BIN`, for an optimised one, or the one cargo built beside the tests.
+pub(crate) fn program() -> PathBuf {
+    env::var_os("TRACER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tracer").into(), PathBuf::from)
+}
+
+/// A lab of this test alone.
+pub(crate) fn lab(test: &str) -> Lab {
+    let options = Options {
+        prefix: format!("t{}-{test}-", std::process::id()),
+        program: program(),
+    };
+    Lab::build(&options).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// Asks once from `netns`, two seconds at most; `words` are dig's. Returns what it printed.
+pub(crate) fn dig(netns: &str, words: &str) -> String {
+    let command = format!("dig +tries=1 +time=2 {words}");
+    text_of(netns, &command.split(' ').collect::<Vec<_>>())
+}
+
 /// A DNS server in a namespace that misbehaves as told; killed on drop.
 pub(crate) struct LyingDns(Child);
 
@@ -79,10 +105,19 @@ impl LyingDns {
     /// `more` are further options of `lab-serve dns`.
     pub(crate) fn start(netns: &str, listen: &str, lie: Lie, more: &[&str]) -> Self {
         let lie = lie.to_possible_value().expect("no lie is skipped");
+        Self::spawn(netns, listen, &[&["--lie", lie.get_name()], more].concat())
+    }
+
+    /// Starts one that tells the truth.
+    pub(crate) fn honest(netns: &str, listen: &str) -> Self {
+        Self::spawn(netns, listen, &[])
+    }
+
+    fn spawn(netns: &str, listen: &str, more: &[&str]) -> Self {
         let child = Command::new("ip")
-            .args(["netns", "exec", netns, env!("CARGO_BIN_EXE_tracer")])
+            .args(["netns", "exec", netns])
+            .arg(program())
             .args(["lab-serve", "--with-parent", "dns", "--listen", listen])
-            .args(["--lie", lie.get_name()])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -134,7 +169,26 @@ pub(crate) fn iptables_restore(netns: &str, rules: &str) {
     assert!(child.wait().is_ok_and(|status| status.success()), "{rules}");
 }
 
-fn ip(words: &[&str]) {
+pub(crate) fn ip(words: &[&str]) {
     let status = Command::new("ip").args(words).status();
     assert!(status.is_ok_and(|status| status.success()), "ip {words:?}");
+}
+
+/// Two namespaces of a topology, `client` at 192.0.2.1 and `server` at 192.0.2.2 and 192.0.2.3.
+pub(crate) fn client_and_server(test: &str) -> (Topology, String, String) {
+    let mut topology = Topology::new(test);
+    let (client, server) = (topology.netns("client"), topology.netns("server"));
+    veth(
+        &End {
+            netns: &client,
+            device: "eth0",
+            addresses: &["192.0.2.1/24"],
+        },
+        &End {
+            netns: &server,
+            device: "eth0",
+            addresses: &["192.0.2.2/24", "192.0.2.3/24"],
+        },
+    );
+    (topology, client, server)
 }

@@ -99,12 +99,6 @@ abi! {
         pub sk_num: u16,
         /// `sock.sk_protocol`
         pub sk_protocol: u16,
-        /// `sock.sk_cgrp_data` (its first word: the cgroup)
-        pub sk_cgroup: u16,
-        /// `cgroup.kn`
-        pub cgroup_kn: u16,
-        /// `kernfs_node.id`
-        pub kn_id: u16,
         /// `nf_conn.tuplehash`
         pub ct_tuplehash: u16,
         /// `nf_conn.zone.id`
@@ -166,9 +160,6 @@ impl Offsets {
         sk_dport: ABSENT,
         sk_num: ABSENT,
         sk_protocol: ABSENT,
-        sk_cgroup: ABSENT,
-        cgroup_kn: ABSENT,
-        kn_id: ABSENT,
         ct_tuplehash: ABSENT,
         ct_zone: ABSENT,
         hash_tuple: ABSENT,

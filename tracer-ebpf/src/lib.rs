@@ -13,6 +13,18 @@
     expect(
         unsafe_code,
         reason = "kernel programs read kernel memory through helpers; each use says who guarantees it"
+    ),
+    expect(
+        clippy::inline_always,
+        reason = "the verifier follows values through inlined code, and a call costs stack"
+    ),
+    expect(
+        clippy::cast_possible_truncation,
+        reason = "the target has 64-bit words, and lengths of packets are below 2^32"
+    ),
+    expect(
+        clippy::needless_pass_by_value,
+        reason = "the signature that the attributes of programs want"
     )
 )]
 

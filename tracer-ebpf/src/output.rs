@@ -3,8 +3,11 @@
 //! Records are submitted without a wake-up, which costs ten times the record; the reader comes
 //! by timer, and is woken early only when the ring fills to `Config::wake_at` bytes.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated,
     macros::map,
     maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
@@ -52,6 +55,29 @@ pub(crate) fn reserve<T: 'static>(program: u32) -> Option<RingBufEntry<T>> {
     entry
 }
 
+/// Hands over `len` bytes at `record`, counted for `program` when the ring is full.
+#[inline(always)]
+pub(crate) fn output(record: *mut c_void, len: u64, program: u32) {
+    // SAFETY: the verifier proves that `len` bytes can be read; the map is a static.
+    let result = unsafe {
+        generated::bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record, len, wake())
+    };
+    if result != 0 {
+        ring_full(program);
+    }
+}
+
+/// Whether the reader is to be woken.
+#[inline(always)]
+fn wake() -> u64 {
+    let full = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) >= u64::from(config!(wake_at));
+    u64::from(if full {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    })
+}
+
 /// Counts a record for which there was no room.
 #[inline(always)]
 pub(crate) fn ring_full(program: u32) {
@@ -61,12 +87,7 @@ pub(crate) fn ring_full(program: u32) {
 /// Hands a filled record to the reader.
 #[inline(always)]
 pub(crate) fn submit<T>(entry: RingBufEntry<T>) {
-    let full = RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) >= u64::from(config!(wake_at));
-    entry.submit(u64::from(if full {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    }));
+    entry.submit(wake());
 }
 
 /// Counts a packet of which not even the headers could be read.

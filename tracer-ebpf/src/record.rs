@@ -1,11 +1,11 @@
-//! The records that the kernel programs emit. Every record begins with its [`Kind`].
+//! The records that the kernel programs emit. Every record begins with its [`kind`].
 //!
 //! Addresses and ports are in network byte order as they stood on the wire; IPv4 addresses are
 //! v4-mapped (RFC 4291, section 2.5.5.2). Integers otherwise are in the machine's order.
 
 /// What a record is: its first four bytes.
 pub mod kind {
-    /// A [`Packet`](super::Packet), followed by `captured` bytes of payload.
+    /// A [`Packet`](super::Packet), followed by the parts it names.
     pub const PACKET: u32 = 1;
     /// A [`Socket`](super::Socket).
     pub const SOCKET: u32 = 2;
@@ -41,62 +41,62 @@ pub mod mark {
     pub const UNREADABLE: u8 = 4;
 }
 
+/// What follows a [`Packet`], in this order; after it come `captured` bytes.
+pub mod part {
+    /// [`CONNTRACK_BYTES`](super::CONNTRACK_BYTES) of the `struct nf_conn`: the tuples, and what
+    /// lies before them.
+    pub const CONNTRACK: u8 = 1;
+    /// An [`Origin`](super::Origin).
+    pub const ORIGIN: u8 = 2;
+}
+
 /// Bytes of the kernel's two `struct nf_conntrack_tuple_hash` of a connection, original first
 /// (`include/net/netfilter/nf_conntrack_tuple.h`).
 pub const TUPLE_HASHES: usize = 2 * TUPLE_HASH;
+/// Bytes copied from before the tuples: the conntrack zone lies there.
+pub const BEFORE_TUPLES: usize = 8;
+/// Bytes of a `struct nf_conn` that are copied.
+pub const CONNTRACK_BYTES: usize = BEFORE_TUPLES + TUPLE_HASHES;
 /// Bytes of one `struct nf_conntrack_tuple_hash`.
 pub const TUPLE_HASH: usize = 56;
 
-/// Most bytes that follow one packet record; one less than a power of two, for the verifier.
+/// Most bytes that follow one packet record and its parts; one less than a power of two, for
+/// the verifier.
 pub const CAPTURE_LIMIT: usize = 4095;
 
 abi! {
-    /// One packet seen at one place.
+    /// One packet seen at one place. Kept small: writing records to memory that another
+    /// processor has just read is most of what they cost.
     pub struct Packet {
         /// [`kind::PACKET`].
         pub kind: u32,
-        /// Bytes that follow this record, at most [`CAPTURE_LIMIT`].
-        pub captured: u32,
+        /// Bytes that follow this record and its parts, at most [`CAPTURE_LIMIT`].
+        pub captured: u16,
+        /// How many of them come before the transport's payload: 0 where the payload alone was
+        /// copied, the headers' length where the whole packet was.
+        pub skip: u16,
         /// Nanoseconds since boot, suspend excluded (`bpf_ktime_get_ns`).
         pub ktime_ns: u64,
         /// Address of the `struct sk_buff`, an identity only.
         pub skb: u64,
-        /// Address of the sending `struct sock`; 0 where no local socket owns the packet here.
-        pub sock: u64,
-        /// Cgroup v2 id of that socket; 0 when not known.
-        pub cgroup: u64,
-        /// Address of the packet's `struct nf_conn`; 0 when it has none, then `tuples` is void.
-        pub conntrack: u64,
-        /// Address of the code that freed the packet; 0 elsewhere than [`place::DROPPED`].
-        pub location: u64,
-        /// The connection's tuples as the kernel holds them.
-        pub tuples: [u8; TUPLE_HASHES],
-        /// Name of the sending thread; void when `pid` is 0.
-        pub comm: [u8; 16],
-        /// Source address.
-        pub saddr: [u8; 16],
-        /// Destination address.
-        pub daddr: [u8; 16],
-        /// `enum skb_drop_reason`; 0 elsewhere than [`place::DROPPED`] and before Linux 5.17.
-        pub reason: u32,
+        /// Source and destination address, each in words as they stand in memory.
+        pub addresses: [[u32; 4]; 2],
         /// Inode of the device's network namespace; 0 when not known.
         pub netns: u32,
         /// Index of the device within that namespace; 0 when not known.
         pub ifindex: u32,
-        /// Process that is sending the packet (tgid); 0 where the current task is not the sender.
-        pub pid: u32,
         /// TCP sequence number, host order.
         pub seq: u32,
         /// TCP acknowledgement number, host order.
         pub ack: u32,
         /// Bytes of transport payload in the packet, captured or not.
         pub payload_len: u32,
+        /// `enum skb_drop_reason`; 0 elsewhere than [`place::DROPPED`] and before Linux 5.17.
+        pub reason: u32,
         /// Source port, network order; for ICMP, type and code.
         pub sport: [u8; 2],
         /// Destination port, network order.
         pub dport: [u8; 2],
-        /// Conntrack zone of the original direction.
-        pub zone: u16,
         /// IP protocol number of the transport (IANA).
         pub protocol: u8,
         /// TCP flags (RFC 9293, section 3.1).
@@ -105,9 +105,28 @@ abi! {
         pub place: u8,
         /// Bits of [`mark`].
         pub marks: u8,
-        /// How many of the bytes that follow come before the transport's payload: 0 where the
-        /// payload alone was copied, the headers' length where the whole packet was.
-        pub skip: u16,
+        /// Bits of [`part`]: what follows.
+        pub parts: u8,
+        /// Zero.
+        pub pad: [u8; 7],
+    }
+}
+
+abi! {
+    /// Where a packet comes from, or where it ended.
+    pub struct Origin {
+        /// Address of the sending `struct sock`; 0 where no local socket owns the packet here.
+        pub sock: u64,
+        /// Cgroup v2 id of that process; 0 when not known.
+        pub cgroup: u64,
+        /// Address of the code that freed the packet; 0 elsewhere than [`place::DROPPED`].
+        pub location: u64,
+        /// Name of the sending thread; void when `pid` is 0.
+        pub comm: [u8; 16],
+        /// Process that is sending the packet (tgid); 0 where the current task is not the sender.
+        pub pid: u32,
+        /// Zero.
+        pub pad: u32,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Reading kernel memory: `struct sk_buff` and what hangs off it, IP and transport headers.
 //!
-//! The only user of `Offsets`. Every address is read through `bpf_probe_read_kernel`, which
-//! fails rather than faults, so nothing here can harm the kernel.
+//! Members are read at `Offsets`: in BTF tracepoints by plain loads that the verifier checks, else
+//! by `bpf_probe_read_kernel`; headers and payload always by the helper. Both fail rather than
+//! fault, so nothing here can harm the kernel.
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
@@ -145,6 +146,8 @@ impl Bounds {
 #[repr(C)]
 pub(crate) struct Headers {
     pub(crate) bounds: Bounds,
+    /// Source and destination as they stand, IPv4 ones v4-mapped.
+    pub(crate) addresses: [[u32; 4]; 2],
     /// Address of the IP header.
     pub(crate) ip: u64,
     /// Bytes from the IP header to the transport's payload.
@@ -158,7 +161,6 @@ pub(crate) struct Headers {
     pub(crate) protocol: u8,
     pub(crate) tcp_flags: u8,
     pub(crate) marks: u8,
-    pub(crate) v6: bool,
 }
 
 /// Why a packet is not looked at further.
@@ -189,20 +191,33 @@ pub(crate) fn past_vlan(mut protocol: u16, mut at: u64) -> u64 {
     at
 }
 
+/// The first bytes of an IP packet: the fixed headers of IPv6 and of TCP, RFC 8200 and 9293.
+#[repr(C, align(4))]
+struct First([u8; 60]);
+
+impl First {
+    /// The four bytes at `AT`, as they stand.
+    #[inline(always)]
+    fn word<const AT: usize>(&self) -> u32 {
+        u32::from_ne_bytes([self.0[AT], self.0[AT + 1], self.0[AT + 2], self.0[AT + 3]])
+    }
+}
+
 /// Reads the headers of the IP packet at `ip`.
 #[inline(always)]
 pub(crate) fn headers(ip: u64, bounds: Bounds) -> Result<Headers, Skip> {
-    let bytes: [u8; 60] = read(ip).ok_or(Skip::Unreadable)?;
-    match bytes[0] >> 4 {
-        4 => v4(ip, bounds, &bytes),
-        6 => v6(ip, bounds, &bytes),
+    let first: First = read(ip).ok_or(Skip::Unreadable)?;
+    match first.0[0] >> 4 {
+        4 => v4(ip, bounds, &first),
+        6 => v6(ip, bounds, &first),
         _ => Err(Skip::NotOurs),
     }
 }
 
 /// RFC 791, section 3.1.
 #[inline(always)]
-fn v4(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+fn v4(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
+    let bytes = &first.0;
     let protocol = bytes[9];
     if !matches!(protocol, UDP | TCP | ICMP) {
         return Err(Skip::NotOurs);
@@ -230,12 +245,26 @@ fn v4(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     } else {
         l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
     }
-    transport(ip, bounds, header, len, protocol, marks, false, &l4)
+    let mapped = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    let addresses = [
+        [0, 0, mapped, first.word::<12>()],
+        [0, 0, mapped, first.word::<16>()],
+    ];
+    let ip = Ip {
+        at: ip,
+        header,
+        len,
+        protocol,
+        marks,
+        addresses,
+    };
+    Ok(transport(bounds, &ip, &l4))
 }
 
 /// RFC 8200, sections 3 and 4.
 #[inline(always)]
-fn v6(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
+fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
+    let bytes = &first.0;
     let mut next = bytes[6];
     let payload = u32::from(u16::from_be_bytes([bytes[4], bytes[5]]));
     let len = bounds.from(ip);
@@ -244,10 +273,32 @@ fn v6(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
     } else {
         payload + 40
     };
+    let addresses = [
+        [
+            first.word::<8>(),
+            first.word::<12>(),
+            first.word::<16>(),
+            first.word::<20>(),
+        ],
+        [
+            first.word::<24>(),
+            first.word::<28>(),
+            first.word::<32>(),
+            first.word::<36>(),
+        ],
+    ];
     if matches!(next, UDP | TCP | ICMPV6) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);
-        return transport(ip, bounds, 40, len, next, 0, true, &l4);
+        let ip = Ip {
+            at: ip,
+            header: 40,
+            len,
+            protocol: next,
+            marks: 0,
+            addresses,
+        };
+        return Ok(transport(bounds, &ip, &l4));
     }
     let mut header = 40;
     let mut marks = 0;
@@ -276,29 +327,42 @@ fn v6(ip: u64, bounds: Bounds, bytes: &[u8; 60]) -> Result<Headers, Skip> {
         return Err(Skip::NotOurs);
     }
     let l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
-    transport(ip, bounds, header, len, next, marks, true, &l4)
+    let ip = Ip {
+        at: ip,
+        header,
+        len,
+        protocol: next,
+        marks,
+        addresses,
+    };
+    Ok(transport(bounds, &ip, &l4))
+}
+
+/// What an IP header says.
+struct Ip {
+    /// Address of the header.
+    at: u64,
+    /// Bytes from there to the transport header.
+    header: u32,
+    /// Bytes from there to the packet's end.
+    len: u32,
+    protocol: u8,
+    marks: u8,
+    addresses: [[u32; 4]; 2],
 }
 
 /// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
 #[inline(always)]
-fn transport(
-    ip: u64,
-    bounds: Bounds,
-    offset: u32,
-    len: u32,
-    protocol: u8,
-    marks: u8,
-    v6: bool,
-    l4: &[u8; 20],
-) -> Result<Headers, Skip> {
-    let tcp = protocol == TCP;
+fn transport(bounds: Bounds, ip: &Ip, l4: &[u8; 20]) -> Headers {
+    let tcp = ip.protocol == TCP;
     let header = if tcp { u32::from(l4[12] >> 4) * 4 } else { 8 };
-    let payload_offset = offset + header;
-    Ok(Headers {
+    let payload_offset = ip.header + header;
+    Headers {
         bounds,
-        ip,
+        addresses: ip.addresses,
+        ip: ip.at,
         payload_offset,
-        payload_len: len.saturating_sub(payload_offset),
+        payload_len: ip.len.saturating_sub(payload_offset),
         seq: if tcp {
             u32::from_be_bytes([l4[4], l4[5], l4[6], l4[7]])
         } else {
@@ -311,11 +375,10 @@ fn transport(
         },
         sport: [l4[0], l4[1]],
         dport: [l4[2], l4[3]],
-        protocol,
+        protocol: ip.protocol,
         tcp_flags: if tcp { l4[13] } else { 0 },
-        marks,
-        v6,
-    })
+        marks: ip.marks,
+    }
 }
 
 /// The `struct net` that the `possible_net_t` at `offset` of `base` points to, and its inode.
@@ -323,20 +386,4 @@ fn transport(
 pub(crate) fn netns<const DIRECT: bool>(base: *const u8, offset: u16) -> (*const u8, u32) {
     let net = load::<usize, DIRECT>(base, offset) as *const u8;
     (net, load::<u32, DIRECT>(net, offset!(net_inum)))
-}
-
-/// Cgroup v2 id of a full socket, 0 when not known.
-#[inline(always)]
-pub(crate) fn cgroup(sock: *const u8) -> u64 {
-    let sock = sock as u64;
-    if offset!(sk_cgroup) == ABSENT {
-        return 0;
-    }
-    let group = read::<u64>(sock + u64::from(offset!(sk_cgroup))).unwrap_or(0);
-    // Before Linux 5.15 bit 0 says that the word holds something else (sock_cgroup_data.is_data).
-    if group == 0 || group & 1 == 1 {
-        return 0;
-    }
-    let node = read::<u64>(group + u64::from(offset!(cgroup_kn))).unwrap_or(0);
-    read::<u64>(node + u64::from(offset!(kn_id))).unwrap_or(0)
 }

@@ -15,7 +15,7 @@ use crate::lab::{Options as LabOptions, ServeArgs};
 #[command(name = "tracer", version, max_term_width = 100)]
 pub struct Cli {
     /// Log more, the kernel programs' own log included; twice for everything
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 100)]
     pub verbose: u8,
     /// What to do.
     #[command(subcommand)]
@@ -72,7 +72,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
     pub tracked: u32,
     /// Memory for records on their way from the kernel, in KiB, a power of two
-    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = ring_kib)]
+    #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = ring_kib)]
     pub ring_kib: u32,
 }
 
@@ -123,7 +123,8 @@ pub enum Output {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    let seconds = text.parse().map(jiff::SignedDuration::from_secs);
+    let parsed = seconds.or_else(|_| text.parse::<jiff::SignedDuration>());
     let duration = parsed
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok());
@@ -171,6 +172,7 @@ mod tests {
     fn durations_are_read_as_people_write_them() {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         assert!(duration("-3s").is_err());
         assert!(duration("soon").is_err());
         assert!(duration("0s").is_err());

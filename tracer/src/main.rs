@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode};
 
 use anyhow::Result;
-use clap::Parser as _;
+use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     cli::{Cli, Command},
     lab, logging,
@@ -11,7 +11,15 @@ use tracer::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help, asked for or for want of a command, is as long as it is.
+        Err(help) if is_help(help.kind()) => help.exit(),
+        Err(mistake) => {
+            complain(&format!("tracer: {}", in_one_line(&mistake)));
+            return ExitCode::from(2);
+        }
+    };
     match run(cli) {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Incomplete) => ExitCode::from(3),
@@ -41,6 +49,30 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::LabServe(_) => Ok(Exit::Done),
         }
     })
+}
+
+fn is_help(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
+}
+
+/// What is wrong and clap's tip, without usage: `error: A\n  B\n\n  tip: C\n\nUsage: …` is `A B; C`.
+fn in_one_line(mistake: &clap::Error) -> String {
+    let text = mistake.to_string();
+    let paragraphs = text.trim_start_matches("error: ").split("\n\n");
+    let told = paragraphs.take_while(|paragraph| {
+        !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more")
+    });
+    told.map(|paragraph| {
+        let words: Vec<_> = paragraph.split_whitespace().collect();
+        words.join(" ").trim_start_matches("tip: ").to_owned()
+    })
+    .collect::<Vec<_>>()
+    .join("; ")
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

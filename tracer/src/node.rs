@@ -14,6 +14,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether a namespace is called `name`, or has that inode, now.
+    pub fn knows_netns(&mut self, name: &str) -> bool {
+        self.netns.knows(name)
+    }
+
     /// What can be said of `client` beyond its address.
     pub fn name(&mut self, client: &Client) -> Named {
         let sender = client.sender;

@@ -2,6 +2,7 @@
 //! lines. The only stdout of a trace; a pure function of rows and `Trace`.
 
 mod json;
+mod names;
 mod text;
 
 use std::io::{self, Write};
@@ -16,7 +17,7 @@ pub enum Format {
         /// With ANSI colours.
         colour: bool,
     },
-    /// One JSON object a line; see `docs/json.md`.
+    /// One JSON object a line; see "JSON lines" in README.md.
     Json,
 }
 
@@ -73,6 +74,8 @@ pub fn probe(json: bool, probe: &ProbeLine<'_>, out: &mut impl Write) -> io::Res
 /// A probe as it is shown.
 #[derive(Debug, serde::Serialize)]
 pub struct ProbeLine<'a> {
+    /// `probe`.
+    pub r#type: &'a str,
     /// Tracepoint.
     pub name: &'a str,
     /// `attached`, `not_in_kernel` or `refused`.

@@ -45,8 +45,9 @@ pub async fn trace(args: &TraceArgs, log: bool) -> Result<Exit> {
     if let Some(fault) = args.fault() {
         bail!(fault);
     }
-    let end = End::new(args.duration)?;
+    let mut end = End::new()?;
     let mut tracing = Tracing::start(args, log)?;
+    end.limit(args.duration);
     tracing.until(end).await?;
     tracing.finish()
 }
@@ -60,7 +61,7 @@ pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
         bail!(fault);
     }
     // From here on a signal ends the lab through its drop, also while it is being built.
-    let mut end = End::new(None)?;
+    let mut end = End::new()?;
     let program = env::current_exe().context("find this program's own file")?;
     let options = LabOptions {
         prefix: args.prefix.clone(),
@@ -96,7 +97,7 @@ pub fn probes(output: Output) -> Result<Exit> {
         ring_bytes: 4096,
         log: false,
     };
-    let kernel = Kernel::load(&options)?;
+    let (kernel, _stream) = Kernel::load(&options)?;
     let mut out = io::stdout().lock();
     for state in kernel.probes() {
         let (status, why) = match &state.status {
@@ -105,6 +106,7 @@ pub fn probes(output: Output) -> Result<Exit> {
             Status::Refused(why) => ("refused", Some(why.as_str())),
         };
         let line = ProbeLine {
+            r#type: "probe",
             name: state.probe.name,
             status,
             why,
@@ -126,16 +128,15 @@ struct End {
 }
 
 impl End {
-    fn new(duration: Option<Duration>) -> Result<Self> {
+    /// Signals count from here on; time, from [`End::limit`] on.
+    fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("listen for signals");
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
-        let mut end = Self {
+        Ok(Self {
             at: None,
             interrupt,
             terminate,
-        };
-        end.limit(duration);
-        Ok(end)
+        })
     }
 
     /// Starts the clock.
@@ -172,7 +173,7 @@ struct Tracing {
 
 impl Tracing {
     fn start(args: &TraceArgs, log: bool) -> Result<Self> {
-        let mut kernel = Kernel::load(&kernel::Options {
+        let (mut kernel, stream) = Kernel::load(&kernel::Options {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),
             vips: args.vip.clone(),
@@ -197,8 +198,10 @@ impl Tracing {
         let mut correlator = Correlator::new(settings);
         let mut rows = Vec::new();
         correlator.apply(clock::tick(), &mut rows);
-        let (stream, logger) = (kernel.stream()?, if log { kernel.logger() } else { None });
-        let shown = Shown::new(args, kernel.unseen());
+        let logger = if log { kernel.logger() } else { None };
+        let mut shown = Shown::new(args, kernel.unseen());
+        shown.warn_of_unknown_netns();
+        tell("tracing");
         let began = Instant::now();
         Ok(Self {
             kernel,
@@ -303,6 +306,17 @@ impl Shown {
         }
     }
 
+    /// A namespace may yet come, so its name may be right; more likely it is not.
+    fn warn_of_unknown_netns(&mut self) {
+        for name in &self.netns {
+            if !self.node.knows_netns(name) {
+                tell(&format!(
+                    "no network namespace is called {name} now: see `ip netns`"
+                ));
+            }
+        }
+    }
+
     fn rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
         if rows.is_empty() {
             return Ok(());
@@ -348,7 +362,7 @@ impl Shown {
 }
 
 /// One line to the person at the terminal; stdout is for the answer.
-#[expect(clippy::print_stderr, reason = "progress of the lab")]
+#[expect(clippy::print_stderr, reason = "progress, and what is no answer")]
 fn tell(line: &str) {
     eprintln!("{line}");
 }

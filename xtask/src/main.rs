@@ -10,9 +10,12 @@ mod test;
 mod tidy;
 mod vm;
 
-use std::process::{Command, ExitCode};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, ExitCode},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -76,21 +79,13 @@ fn run(task: Task) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Becomes the lab once it is built: Ctrl-C and the exit code are then the tracer's own.
 fn lab(args: &[String]) -> Result<()> {
     setup::all()?;
-    sh::run(
-        Command::new("cargo")
-            .args([
-                "run",
-                "--release",
-                "--quiet",
-                "--package",
-                "tracer",
-                "--",
-                "lab",
-            ])
-            .args(args),
-    )
+    sh::run(Command::new("cargo").args(["build", "--release", "--package", "tracer"]))?;
+    let tracer = sh::target().join("release/tracer");
+    let error = Command::new(&tracer).arg("lab").args(args).exec();
+    Err(error).with_context(|| format!("start {}", tracer.display()))
 }
 
 /// Names that `cargo xtask` takes, for tidy to hold the README against.

@@ -11,9 +11,12 @@ use aya_ebpf::{
 };
 
 use crate::{
-    config::{ABSENT, DNS_PORTS, program},
+    config::{DNS_PORTS, program},
     output::{self, config, offset},
-    record::{CAPTURE_LIMIT, Packet, TUPLE_HASH, TUPLE_HASHES, kind, mark, place},
+    record::{
+        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Packet, TUPLE_HASH, kind, mark,
+        part, place,
+    },
     skb::{self, Headers, ICMP, ICMPV6, Skb, TCP, UDP},
 };
 
@@ -34,7 +37,7 @@ pub(crate) struct Seen {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct FlowHere {
-    addresses: [u8; 32],
+    addresses: [[u32; 4]; 2],
     ports: [u8; 4],
     dev: [u8; 8],
     place: u32,
@@ -48,21 +51,31 @@ static UDP_SEEN: LruHashMap<FlowHere, u8> = LruHashMap::with_max_entries(16384, 
 
 /// Prefixes of service addresses, v4-mapped; filled by user space, watched by `Config::vips`.
 #[map]
-static VIPS: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65536, 0);
+static VIPS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(65536, 0);
 
 /// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
 #[map]
 static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
 
-/// Memory of one program on one processor.
+/// Bytes of a record before its payload, at most.
+const HEAD: usize = size_of::<Packet>() + CONNTRACK_BYTES + size_of::<Origin>();
+
+/// Memory of one program on one processor. Records are put together here, where the processor
+/// has it at hand, and then copied at their exact length.
 #[repr(C)]
 struct Scratch {
     /// 1 while the program runs: before Linux 6.1 nothing keeps a raw tracepoint's program from
     /// meeting itself on one processor.
     busy: u64,
     headers: Headers,
-    /// Where a record with paged payload is put together.
+    record: Record,
+}
+
+#[repr(C)]
+struct Record {
     packet: Packet,
+    /// Parts, then payload.
+    rest: [u8; HEAD + CAPTURE_LIMIT + 1],
 }
 
 #[map]
@@ -98,22 +111,17 @@ pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers
         (*scratch).busy = 1;
         (*scratch).headers = headers;
         let headers = &(*black_box(scratch)).headers;
+        let record = &raw mut (*scratch).record;
         match wanted(seen, skb, headers) {
             Wanted::No => {}
-            Wanted::Headers => emit::<0, DIRECT>(seen, skb, headers, 0),
+            Wanted::Headers => emit(seen, skb, headers, record, 0),
             Wanted::Payload => {
                 let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
                 let start = headers.ip + u64::from(headers.payload_offset);
                 if DIRECT && headers.bounds.linear_from(start) < len {
-                    emit_paged(seen, skb, headers, &raw mut (*scratch).packet);
-                } else if len < 64 {
-                    emit::<64, DIRECT>(seen, skb, headers, len);
-                } else if len < 256 {
-                    emit::<256, DIRECT>(seen, skb, headers, len);
-                } else if len < 1024 {
-                    emit::<1024, DIRECT>(seen, skb, headers, len);
+                    emit_paged(seen, skb, headers, record);
                 } else {
-                    emit::<4096, DIRECT>(seen, skb, headers, len);
+                    emit(seen, skb, headers, record, len);
                 }
             }
         }
@@ -150,11 +158,11 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
                 Wanted::No
             } else if edge || dropped {
                 if headers.tcp_flags & SYN != 0 && !dropped {
-                    let _ = TCP_SILENT.insert(&flow_here(seen, skb, headers), &1, 0);
+                    let _ = TCP_SILENT.insert(flow_here(seen, skb, headers), 1, 0);
                 }
                 Wanted::Headers
             } else if headers.payload_len > 0
-                && TCP_SILENT.remove(&flow_here(seen, skb, headers)).is_ok()
+                && TCP_SILENT.remove(flow_here(seen, skb, headers)).is_ok()
             {
                 Wanted::Headers
             } else {
@@ -193,18 +201,16 @@ fn first_of_udp_flow<const DIRECT: bool>(
         || (config!(vips) != 0 && is_vip(&key))
         || (seen.place == place::QUEUED && !skb.sock().is_null());
     // SAFETY: the value is only tested for presence.
-    if !service || unsafe { UDP_SEEN.get(&key) }.is_some() {
+    if !service || unsafe { UDP_SEEN.get(key) }.is_some() {
         return Wanted::No;
     }
-    let _ = UDP_SEEN.insert(&key, &1, 0);
+    let _ = UDP_SEEN.insert(key, 1, 0);
     Wanted::Headers
 }
 
 #[inline(always)]
 fn is_vip(key: &FlowHere) -> bool {
-    let mut daddr = [0; 16];
-    daddr.copy_from_slice(&key.addresses[16..]);
-    VIPS.get(&Key::new(128, daddr)).is_some()
+    VIPS.get(Key::new(128, key.addresses[1])).is_some()
 }
 
 /// Original destination ≠ reply source: true in every proxy mode, unlike the status bits,
@@ -222,11 +228,8 @@ fn translated(conntrack: u64) -> bool {
 
 #[inline(always)]
 fn flow_here<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> FlowHere {
-    let mut addresses = [0; 32];
-    let (saddr, daddr) = addresses.split_at_mut(16);
-    copy_addresses(headers, saddr.as_mut_ptr(), daddr.as_mut_ptr());
     FlowHere {
-        addresses,
+        addresses: headers.addresses,
         ports: [
             headers.sport[0],
             headers.sport[1],
@@ -238,69 +241,33 @@ fn flow_here<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Header
     }
 }
 
-/// Writes both addresses, IPv4 ones v4-mapped.
+/// Emits the packet with up to `len` bytes of its payload.
 #[inline(always)]
-fn copy_addresses(headers: &Headers, saddr: *mut u8, daddr: *mut u8) {
-    if headers.v6 {
-        skb::copy(saddr, 16, headers.ip + 8);
-        skb::copy(daddr, 16, headers.ip + 24);
-    } else {
-        for address in [saddr, daddr] {
-            // SAFETY: both callers pass sixteen bytes, aligned to four at least.
-            unsafe {
-                address.cast::<u32>().write(0);
-                address.cast::<u32>().add(1).write(0);
-                address.cast::<u32>().add(2).write(0xffff_0000_u32.to_le());
-            }
-        }
-        // SAFETY: as above.
-        unsafe {
-            skb::copy(saddr.add(12), 4, headers.ip + 12);
-            skb::copy(daddr.add(12), 4, headers.ip + 16);
-        }
-    }
-}
-
-/// A packet record with room for `N` bytes of payload.
-#[repr(C)]
-struct Record<const N: usize> {
-    packet: Packet,
-    payload: [u8; N],
-}
-
-/// `N` is a power of two, and more than `len`.
-#[inline(always)]
-fn emit<const N: usize, const DIRECT: bool>(
+fn emit<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
+    record: *mut Record,
     len: u32,
 ) {
-    let Some(mut entry) = output::reserve::<Record<N>>(seen.program) else {
-        return;
-    };
-    let record = entry.as_mut_ptr();
-    // SAFETY: `record` points to reserved memory of the record's size; fields are written
-    // through raw pointers, so nothing uninitialised is read.
-    let (packet, payload) = unsafe { (&raw mut (*record).packet, &raw mut (*record).payload) };
-    fill(packet, seen, skb, headers);
+    let parts = fill(record, seen, skb, headers);
     let from = headers.ip + u64::from(headers.payload_offset);
-    let mut captured = 0;
-    if N > 0 {
-        let linear = len.min(headers.bounds.linear_from(from));
-        // The mask is for the verifier, which does not know what the compiler does.
-        captured = black_box(linear) & (N as u32 - 1);
-        if captured > 0 && !skb::copy(payload.cast(), captured, from) {
+    // The mask is for the verifier, which does not know what the compiler does.
+    let mut captured = black_box(len.min(headers.bounds.linear_from(from))) & CAPTURE_LIMIT as u32;
+    // SAFETY: `record` is this program's own until `busy` is cleared; `rest` has room for all
+    // parts and the payload after them.
+    unsafe {
+        let rest = (&raw mut (*record).rest).cast::<u8>().add(parts);
+        if captured > 0 && !skb::copy(rest, captured, from) {
             captured = 0;
         }
+        (*record).packet.captured = captured as u16;
+        (*record).packet.skip = 0;
+        let unreadable = if captured < len { mark::UNREADABLE } else { 0 };
+        (*record).packet.marks = headers.marks | unreadable;
     }
-    // SAFETY: as above.
-    unsafe {
-        (*packet).captured = captured;
-        (*packet).skip = 0;
-        (*packet).marks = headers.marks | if captured < len { mark::UNREADABLE } else { 0 };
-    }
-    output::submit(entry);
+    let len = size_of::<Packet>() + parts + captured as usize;
+    output::output(record.cast(), len as u64, seen.program);
 }
 
 /// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
@@ -310,24 +277,24 @@ fn emit_paged<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
-    packet: *mut Packet,
+    record: *mut Record,
 ) {
-    fill(packet, seen, skb, headers);
+    let parts = fill(record, seen, skb, headers);
     let start = headers.ip + u64::from(headers.payload_offset);
     let skip = start.wrapping_sub(headers.bounds.data) as u32;
     let wanted = skip + headers.payload_len;
     let len = wanted.min(headers.bounds.len).min(CAPTURE_LIMIT as u32);
-    // SAFETY: `packet` is this program's own until `busy` is cleared. The map is a static.
+    // SAFETY: `record` is this program's own until `busy` is cleared. The map is a static.
     let result = unsafe {
-        (*packet).captured = len;
-        (*packet).skip = skip as u16;
-        (*packet).marks = headers.marks;
+        (*record).packet.captured = len as u16;
+        (*record).packet.skip = skip as u16;
+        (*record).packet.marks = headers.marks;
         generated::bpf_skb_output(
             skb.0.cast_mut().cast(),
             (&raw const PAGED).cast_mut().cast(),
-            u64::from(len) << 32 | u64::from(BPF_F_CURRENT_CPU),
-            packet.cast(),
-            size_of::<Packet>() as u64,
+            u64::from(len) << 32 | BPF_F_CURRENT_CPU,
+            record.cast(),
+            (size_of::<Packet>() + parts) as u64,
         )
     };
     if result != 0 {
@@ -335,14 +302,20 @@ fn emit_paged<const DIRECT: bool>(
     }
 }
 
+/// Fills in all but what concerns the payload; returns the bytes that the parts take.
 #[inline(always)]
-fn fill<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) {
-    // SAFETY: `packet` is reserved ring memory of the record's size.
+fn fill<const DIRECT: bool>(
+    record: *mut Record,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+) -> usize {
+    // SAFETY: `record` is this program's own until `busy` is cleared.
     unsafe {
+        let packet = &raw mut (*record).packet;
         (*packet).kind = kind::PACKET;
         (*packet).ktime_ns = bpf_ktime_get_ns();
         (*packet).skb = skb.0 as u64;
-        (*packet).location = seen.location;
         (*packet).reason = seen.reason;
         (*packet).place = seen.place;
         (*packet).seq = headers.seq;
@@ -352,45 +325,46 @@ fn fill<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>, 
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        copy_addresses(
-            headers,
-            (&raw mut (*packet).saddr).cast(),
-            (&raw mut (*packet).daddr).cast(),
-        );
+        (*packet).addresses = headers.addresses;
     }
-    fill_conntrack(packet, skb.conntrack());
-    fill_place(packet, seen, skb);
-}
-
-#[inline(always)]
-fn fill_conntrack(packet: *mut Packet, conntrack: u64) {
-    // SAFETY: as in `fill`.
+    let conntrack = fill_conntrack(record, skb.conntrack());
+    let origin = fill_place(record, conntrack, seen, skb);
+    // SAFETY: as above.
     unsafe {
-        (*packet).conntrack = conntrack;
-        (*packet).zone = 0;
-        if conntrack != 0 {
-            let tuples = (&raw mut (*packet).tuples).cast();
-            skb::copy(
-                tuples,
-                TUPLE_HASHES as u32,
-                conntrack + u64::from(offset!(ct_tuplehash)),
-            );
-            if offset!(ct_zone) != ABSENT {
-                let zone = conntrack + u64::from(offset!(ct_zone));
-                (*packet).zone = skb::read(zone).unwrap_or(0);
-            }
-        }
+        (*record).packet.parts =
+            (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
     }
+    conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>()
 }
 
-/// Device and namespace, and the sender where it is known: while a packet is in its socket's own
-/// namespace and on its way out, the current task is the sender. A request or time-wait socket
-/// is not a full socket and has no cgroup (`sk_fullsock`, include/net/sock.h).
+/// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
 #[inline(always)]
-fn fill_place<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIRECT>) {
+fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
+    if conntrack == 0 {
+        return 0;
+    }
+    let from = conntrack + u64::from(offset!(ct_tuplehash)) - BEFORE_TUPLES as u64;
+    // SAFETY: as in `fill`.
+    let to = unsafe { (&raw mut (*record).rest).cast() };
+    usize::from(skb::copy(to, CONNTRACK_BYTES as u32, from))
+}
+
+/// Device and namespace; and where they are known, the sender or the place of the drop, as a
+/// part behind `before` others, of which there is none or the tuples. Returns 1 if there is one.
+///
+/// While a packet is in its socket's own namespace and on its way out, the current task is the
+/// sender. A request or time-wait socket is not a full socket (`sk_fullsock`, include/net/sock.h):
+/// nobody in particular sends its packets.
+#[inline(always)]
+fn fill_place<const DIRECT: bool>(
+    record: *mut Record,
+    before: usize,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+) -> usize {
     const TIME_WAIT: u8 = 6;
     const NEW_SYN_RECV: u8 = 12;
-    let (dev, sock) = (skb.dev(), skb.sock());
+    let dev = skb.dev();
     let mut netns = (ptr::null(), 0);
     let mut ifindex = 0;
     if !dev.is_null() {
@@ -399,27 +373,41 @@ fn fill_place<const DIRECT: bool>(packet: *mut Packet, seen: &Seen, skb: Skb<DIR
     }
     let mut owner = 0;
     let mut full = false;
-    if !sock.is_null() && seen.place != place::RECEIVED {
-        let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
-        if dev.is_null() {
-            netns = home;
-        }
-        if home.0 as u64 == netns.0 as u64 {
-            owner = sock as u64;
-            let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
-            full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+    if seen.place != place::RECEIVED {
+        let sock = skb.sock();
+        if !sock.is_null() {
+            let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
+            if dev.is_null() {
+                netns = home;
+            }
+            if home.0 as u64 == netns.0 as u64 {
+                owner = sock as u64;
+                let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
+                full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+            }
         }
     }
-    // SAFETY: as in `fill`.
+    // SAFETY: as in `fill`; `rest` begins and the tuples end on a multiple of eight.
     unsafe {
-        (*packet).netns = netns.1;
-        (*packet).ifindex = ifindex;
-        (*packet).sock = owner;
-        (*packet).cgroup = if full { skb::cgroup(sock) } else { 0 };
-        (*packet).pid = 0;
+        (*record).packet.netns = netns.1;
+        (*record).packet.ifindex = ifindex;
+        if owner == 0 && seen.place != place::DROPPED {
+            return 0;
+        }
+        let origin = (&raw mut (*record).rest)
+            .cast::<u8>()
+            .add(before * CONNTRACK_BYTES);
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
+        let origin = origin.cast::<Origin>();
+        (*origin).sock = owner;
+        (*origin).location = seen.location;
+        (*origin).cgroup = 0;
+        (*origin).pid = 0;
         if full {
-            (*packet).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            generated::bpf_get_current_comm((&raw mut (*packet).comm).cast(), 16);
+            (*origin).cgroup = generated::bpf_get_current_cgroup_id();
+            (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
         }
     }
+    1
 }

@@ -2,7 +2,7 @@
 //! their connections: who connects, how the handshake ends, what had to be sent again.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
     macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// `enum tcp_state`, include/net/tcp_states.h.
-const SYN_SENT: i32 = 2;
+const SYN_SENT: u8 = 2;
 /// include/linux/socket.h
 const AF_INET6: u16 = 10;
 
@@ -23,7 +23,7 @@ const AF_INET6: u16 = 10;
 /// include/trace/events/sock.h.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    let (old, new) = (ctx.arg::<u64>(1) as i32, ctx.arg::<u64>(2) as i32);
+    let (old, new) = (ctx.arg::<u64>(1) as u8, ctx.arg::<u64>(2) as u8);
     let event = if new == SYN_SENT {
         event::CONNECTING
     } else if old == SYN_SENT {
@@ -31,7 +31,7 @@ pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     } else {
         return 0;
     };
-    emit(program::INET_SOCK_SET_STATE, ctx.arg(0), event, new as u8);
+    emit(program::INET_SOCK_SET_STATE, ctx.arg(0), event, new);
     0
 }
 
@@ -73,13 +73,19 @@ fn emit(program: u32, sock: *const u8, event: u8, state: u8) {
             v4_mapped(skb::read(at(offset!(sk_daddr))).unwrap_or([0; 4])),
         )
     };
+    let cgroup = if connecting {
+        // SAFETY: the helper has no preconditions.
+        unsafe { generated::bpf_get_current_cgroup_id() }
+    } else {
+        0
+    };
     entry.write(Socket {
         kind: kind::SOCKET,
         netns: skb::netns::<false>(sock, offset!(sk_net)).1,
         // SAFETY: the helper has no preconditions.
         ktime_ns: unsafe { bpf_ktime_get_ns() },
         sock: sock as u64,
-        cgroup: skb::cgroup(sock),
+        cgroup,
         comm: bpf_get_current_comm().unwrap_or([0; 16]),
         saddr,
         daddr,

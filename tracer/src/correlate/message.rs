@@ -14,7 +14,7 @@ pub(super) mod corpus;
 mod tests;
 
 pub use self::{
-    edns::{Edns, edns, qtype_name, rcode_name},
+    edns::{Edns, edns},
     whole::{Whole, whole},
 };
 
@@ -71,7 +71,7 @@ pub struct QuestionKey {
     /// Not keyed: who chooses names can choose two with one hash. Use it beside a flow and an id, where that confuses only
     /// the chooser; merge statistics by the name itself.
     pub name: u64,
-    /// QTYPE as on the wire; [`qtype_name`] spells it.
+    /// QTYPE as on the wire.
     pub qtype: u16,
     /// QCLASS as on the wire; 1 is IN. In mDNS the top bit asks for a unicast answer (RFC 6762 §5.4).
     pub qclass: u16,

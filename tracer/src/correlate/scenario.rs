@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use domain::base::iana::{OptRcode, Rtype};
 
-use super::{Correlator, Settings, message};
+use super::{Correlator, Settings};
 use crate::model::{
     Comm, Conntrack, Event, Fact, Flow, Ifindex, KtimeNs, Losses, NetnsInode, Packet, Place, Row,
     Sender, SkbId, SockId, Socket, SocketEvent, Transport, WallNs, fact::TcpFlags, trace::Unplaced,
@@ -330,14 +331,16 @@ pub(super) fn line(row: &Row) -> String {
     let (amends, cause) = match row {
         Row::Dns(row) => {
             let name = row.name.as_deref().unwrap_or("?");
-            let qtype = row.qtype.map_or("?".into(), message::qtype_name);
+            let qtype = row
+                .qtype
+                .map_or("?".into(), |qtype| Rtype::from_int(qtype).to_string());
             say(format!("{} {name} {qtype} {}", row.serial, row.asked));
             say(row.backend.map_or(String::new(), |b| format!(" via {b}")));
             say(format!(": {}", row.outcome.name()));
             if let (Some(rcode), Some(latency)) = (row.rcode, row.latency) {
                 say(format!(
                     " {} in {}",
-                    message::rcode_name(rcode),
+                    OptRcode::masked_from_int(rcode),
                     micros(latency)
                 ));
             }

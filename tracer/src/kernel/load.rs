@@ -77,12 +77,13 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads all programs and attaches each that the kernel takes.
+    /// Loads all programs, opens the way out, and then attaches each program that the kernel
+    /// takes, so that no record is made before there is room for it.
     ///
     /// # Errors
-    /// Privileges are missing, the kernel is too old, locked down or without BTF, the object
-    /// does not load, or no probe at all attaches.
-    pub fn load(options: &Options) -> Result<Self, Error> {
+    /// Privileges are missing, the kernel is too old, locked down or without BTF, or the object
+    /// does not load.
+    pub fn load(options: &Options) -> Result<(Self, Stream), Error> {
         if OBJECT.is_empty() {
             return Err(Error::Missing { name: "programs" });
         }
@@ -108,6 +109,9 @@ impl Kernel {
             .map_max_entries("RECORDS", options.ring_bytes)
             .load(OBJECT)?;
         fill_vips(&mut ebpf, &options.vips)?;
+        let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
+        let (records, paged) = (take("RECORDS")?, take("PAGED")?);
+        let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
         let types = aya::Btf::from_sys_fs().ok();
         let probes: Vec<_> = probes::ALL
             .iter()
@@ -116,12 +120,6 @@ impl Kernel {
                 status: attach(&mut ebpf, probe, &btf, types.as_ref()),
             })
             .collect();
-        for (name, program) in ebpf.programs() {
-            if let Ok(info) = program.info() {
-                let instructions = info.verified_instruction_count();
-                tracing::debug!(program = name, ?instructions, "verified");
-            }
-        }
         let kernel = Self {
             ebpf,
             offsets,
@@ -129,7 +127,7 @@ impl Kernel {
             probes,
             seen: Losses::default(),
         };
-        Ok(kernel)
+        Ok((kernel, stream))
     }
 
     /// Each probe and whether it works.
@@ -162,19 +160,6 @@ impl Kernel {
             .iter()
             .map(|(&value, text)| (value, name(text)))
             .collect()
-    }
-
-    /// The records. Can be taken once.
-    ///
-    /// # Errors
-    /// It was taken before, or the ring cannot be mapped.
-    pub fn stream(&mut self) -> Result<Stream, Error> {
-        let mut take = |name| self.ebpf.take_map(name).ok_or(Error::Missing { name });
-        Stream::new(
-            take("RECORDS")?,
-            take("PAGED")?,
-            Decoder::new(&self.offsets),
-        )
     }
 
     /// Everything that goes unseen: probes that do not work, then blind spots.
@@ -323,6 +308,7 @@ fn no_program() -> String {
     "the object has no such program".to_owned()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
 fn words(error: aya::programs::ProgramError) -> String {
     use std::error::Error as _;
     tracing::debug!(?error, "refused");

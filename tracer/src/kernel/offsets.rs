@@ -42,9 +42,6 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         sk_dport: need("sock", "__sk_common.skc_dport")?,
         sk_num: need("sock", "__sk_common.skc_num")?,
         sk_protocol: need("sock", "sk_protocol")?,
-        sk_cgroup: may("sock", "sk_cgrp_data"),
-        cgroup_kn: may("cgroup", "kn"),
-        kn_id: may("kernfs_node", "id"),
         ct_tuplehash: may("nf_conn", "tuplehash"),
         ct_zone: may("nf_conn", "zone.id"),
         hash_tuple: may("nf_conntrack_tuple_hash", "tuple"),
@@ -54,7 +51,6 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         tuple_daddr: may("nf_conntrack_tuple", "dst.u3"),
         tuple_dport: may("nf_conntrack_tuple", "dst.u"),
         tuple_protocol: may("nf_conntrack_tuple", "dst.protonum"),
-        ..Offsets::NONE
     };
     if offsets.skb_data != offsets.skb_head + 8 {
         return Err(Error::Layout {

@@ -16,7 +16,7 @@ const OLDEST: (u32, u32) = (5, 10);
 ///
 /// # Errors
 /// The first that forbids loading.
-pub fn check() -> Result<(), Error> {
+pub(super) fn check() -> Result<(), Error> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     if version(&release).is_some_and(|found| found < OLDEST) {
         return Err(Error::TooOld {
@@ -58,7 +58,7 @@ fn missing(status: &str) -> Option<String> {
     unsafe_code,
     reason = "the standard library does not set resource limits"
 )]
-pub fn raise_memlock() {
+pub(super) fn raise_memlock() {
     let all = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,

@@ -30,8 +30,8 @@ const PAGED_PAGES: usize = 64;
 /// Most records taken in one go, so that output and time-outs get their turn.
 const BATCH: usize = 16_384;
 
-/// How long a fact is held back: records of several processors come nearly in order, as each
-/// takes its time before it takes its place in the ring.
+/// How long a fact is held back: records of several processors, and those of the perf buffers,
+/// come only nearly in order of time.
 const HOLD: Duration = Duration::from_millis(1);
 
 /// The records of all probes, as facts in order of time.

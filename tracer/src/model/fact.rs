@@ -25,9 +25,10 @@ pub enum Event<'a> {
 /// What was lost before it could become a fact, by cause; counts of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// The ring buffer had no room.
+    /// The ring buffer, or a processor's buffer for paged payload, had no room.
     pub ring_full: u64,
-    /// A program met itself on one processor and the kernel skipped it (`recursion_misses`).
+    /// Packets passed over because a program met itself on one processor: by the kernel
+    /// (`recursion_misses`) or by the program.
     pub skipped: u64,
     /// Packets whose headers lay where a kernel program could not read them.
     pub unreadable: u64,
@@ -51,6 +52,10 @@ impl Losses {
 }
 
 /// One thing seen in the kernel.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all facts are packets; a box for each would cost more than the room"
+)]
 #[derive(Clone, Debug)]
 pub enum Fact {
     /// A packet at one place.

@@ -85,7 +85,7 @@ pub struct Unplaced {
     pub tcp_gaps: u64,
 }
 
-/// A histogram of latencies, from 1 µs to 10 minutes with three significant digits.
+/// A histogram of latencies, from 1 µs to 10 minutes, each to within one percent.
 #[derive(Debug)]
 pub struct Latency(Histogram<u32>);
 

@@ -36,10 +36,21 @@ impl Names {
         name.unwrap_or_else(|| Arc::from(inode.0.to_string()))
     }
 
+    /// Whether a namespace has this name, or this inode, now.
+    pub(super) fn knows(&mut self, name: &str) -> bool {
+        self.look();
+        self.known
+            .iter()
+            .any(|(inode, known)| &**known == name || inode.to_string() == name)
+    }
+
     /// Later sources do not overwrite earlier ones, so the best come first. Names already known
     /// stay: a namespace that is gone is still spoken of for a while.
     fn look(&mut self) {
-        self.note(Path::new("/proc/1/ns/net"), || Some("host".to_owned()));
+        // Either may be hidden; kthreadd, process 2, never leaves the host's own.
+        for own in ["/proc/1/ns/net", "/proc/2/ns/net"] {
+            self.note(Path::new(own), || Some("host".to_owned()));
+        }
         for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
             self.note(&entry.path(), || entry.file_name().into_string().ok());
         }

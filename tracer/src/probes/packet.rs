@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
-    record::{self, TUPLE_HASH, mark, place},
+    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place},
 };
 
 use crate::model::{
@@ -27,6 +27,8 @@ pub struct TupleLayout {
     family: usize,
     daddr: usize,
     dport: usize,
+    /// Within the bytes before the tuples; beyond them where the kernel knows no zones.
+    zone: usize,
 }
 
 impl TupleLayout {
@@ -43,7 +45,26 @@ impl TupleLayout {
             family: within(offsets.tuple_family),
             daddr: within(offsets.tuple_daddr),
             dport: within(offsets.tuple_dport),
+            zone: match offsets.ct_zone {
+                ABSENT => BEFORE_TUPLES,
+                zone => (usize::from(zone) + BEFORE_TUPLES)
+                    .saturating_sub(usize::from(offsets.ct_tuplehash)),
+            },
         }
+    }
+
+    /// The entry of whose `struct nf_conn` these are the bytes around the tuples.
+    fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
+        let (before, hashes) = bytes.split_at_checked(BEFORE_TUPLES)?;
+        let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
+        let zone = before
+            .get(self.zone..self.zone + 2)
+            .and_then(|zone| zone.try_into().ok());
+        Some(Conntrack {
+            original: self.flow(original)?,
+            reply: self.flow(reply)?,
+            zone: zone.map_or(0, u16::from_ne_bytes),
+        })
     }
 
     /// One direction's tuple; `None` when it does not lie within `hash`.
@@ -73,15 +94,34 @@ pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
     SocketAddr::new(ip, u16::from_be_bytes(port))
 }
 
-/// The packet that `bytes`, a packet record and its payload, tell of; `None` when they are cut
-/// short or contradict themselves.
+/// The bytes of an address that came in words.
+fn address(words: [u32; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
+/// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
+/// cut short or contradict themselves.
 pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
     let record: record::Packet = tracer_ebpf::read(bytes)?;
-    let follows = bytes
-        .get(size_of_val(&record)..)?
-        .get(..record.captured as usize)?;
-    let payload = follows.get(usize::from(record.skip)..)?;
+    let mut rest = bytes.get(size_of_val(&record)..)?;
+    let mut conntrack = None;
+    if record.parts & part::CONNTRACK != 0 {
+        let entry;
+        (entry, rest) = rest.split_at_checked(CONNTRACK_BYTES)?;
+        conntrack = tuples.conntrack(entry);
+    }
+    let mut origin = None;
+    if record.parts & part::ORIGIN != 0 {
+        origin = Some(tracer_ebpf::read::<record::Origin>(rest)?);
+        rest = rest.get(size_of::<record::Origin>()..)?;
+    }
+    let payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
     let (sport, dport, transport) = transport(&record);
+    let [src, dst] = record.addresses;
     Some(Packet {
         ktime: KtimeNs(record.ktime_ns),
         place: match record.place {
@@ -89,7 +129,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             place::RECEIVED => Place::Received,
             place::DROPPED => Place::Dropped {
                 reason: record.reason,
-                location: record.location,
+                location: origin.map_or(0, |origin| origin.location),
             },
             _ => return None,
         },
@@ -97,19 +137,19 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         ifindex: Ifindex(record.ifindex),
         skb: SkbId(record.skb),
         flow: Flow {
-            src: socket_addr(record.saddr, sport),
-            dst: socket_addr(record.daddr, dport),
+            src: socket_addr(address(src), sport),
+            dst: socket_addr(address(dst), dport),
         },
         transport,
-        conntrack: (record.conntrack != 0)
-            .then(|| conntrack(&record, tuples))
-            .flatten(),
-        sender: (record.sock != 0).then(|| Sender {
-            pid: (record.pid != 0).then_some(record.pid),
-            comm: Comm(record.comm),
-            cgroup: (record.cgroup != 0).then_some(CgroupId(record.cgroup)),
-            sock: SockId(record.sock),
-        }),
+        conntrack,
+        sender: origin
+            .filter(|origin| origin.sock != 0)
+            .map(|origin| Sender {
+                pid: (origin.pid != 0).then_some(origin.pid),
+                comm: Comm(origin.comm),
+                cgroup: (origin.cgroup != 0).then_some(CgroupId(origin.cgroup)),
+                sock: SockId(origin.sock),
+            }),
         payload: keep(payload, arena),
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,
@@ -139,15 +179,6 @@ fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
     }
 }
 
-fn conntrack(record: &record::Packet, tuples: TupleLayout) -> Option<Conntrack> {
-    let (original, reply) = record.tuples.split_at(TUPLE_HASH);
-    Some(Conntrack {
-        original: tuples.flow(original)?,
-        reply: tuples.flow(reply)?,
-        zone: record.zone,
-    })
-}
-
 fn keep(payload: &[u8], arena: &mut BytesMut) -> Bytes {
     const BLOCK: usize = 64 << 10;
     if payload.is_empty() {
@@ -171,6 +202,7 @@ mod tests {
             family: 34,
             daddr: 36,
             dport: 52,
+            zone: 4,
         }
     }
 

@@ -1,9 +1,10 @@
-//! JSON lines. The schema is an interface: keys are added, never renamed or retyped. It is
-//! described in docs/json.md.
+//! JSON lines. The schema is an interface: keys are added, never renamed or retyped. README.md
+//! describes it key by key.
+
+mod summary;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -11,16 +12,9 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
-    correlate::message::{qtype_name, rcode_name},
-    model::{
-        Client, Comm, Connection, Dns, Named, Outcome, Row, Trace, WallNs,
-        trace::{ConnectionTotals, DnsTotals, Latency},
-    },
-};
-
-/// Raised when a key changes its meaning; so far never.
-const SCHEMA: u32 = 1;
+pub(super) use self::summary::summary;
+use super::names::{qtype_name, rcode_name};
+use crate::model::{Client, Comm, Connection, Dns, Named, Row, WallNs};
 
 #[derive(Serialize)]
 struct End {
@@ -195,170 +189,4 @@ fn connection_line<'a>(connection: &'a Connection, named: &'a Named) -> Connecti
         cause: connection.cause.as_deref(),
         amends: connection.amends,
     }
-}
-
-#[derive(Serialize)]
-struct Summary<'a> {
-    r#type: &'static str,
-    schema: u32,
-    seconds: f64,
-    dns: Vec<DnsSummary>,
-    connections: Vec<ConnectionSummary>,
-    beyond: u64,
-    unplaced: Unplaced,
-    lost: Lost,
-    unseen: &'a [String],
-}
-
-#[derive(Serialize)]
-struct DnsSummary {
-    asked: End,
-    queries: u64,
-    answered: u64,
-    unanswered: u64,
-    late: u64,
-    retries: u64,
-    outcomes: BTreeMap<&'static str, u64>,
-    rcodes: BTreeMap<String, u64>,
-    backends: BTreeMap<SocketAddr, u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_us: Option<Percentiles>,
-}
-
-#[derive(Serialize)]
-struct ConnectionSummary {
-    protocol: &'static str,
-    asked: End,
-    count: u64,
-    outcomes: BTreeMap<&'static str, u64>,
-    backends: BTreeMap<SocketAddr, u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_us: Option<Percentiles>,
-}
-
-#[derive(Serialize)]
-struct Percentiles {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-}
-
-#[derive(Serialize)]
-struct Unplaced {
-    malformed: u64,
-    cut: u64,
-    unmatched: u64,
-    unexpected_source: u64,
-    duplicates: u64,
-    multi_question: u64,
-    fragments: u64,
-    tcp_gaps: u64,
-}
-
-#[derive(Serialize)]
-struct Lost {
-    total: u64,
-    ring_full: u64,
-    skipped: u64,
-    unreadable: u64,
-    undecodable: u64,
-    evicted: u64,
-}
-
-pub(super) fn summary(
-    trace: &Trace,
-    seconds: f64,
-    unseen: &[String],
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let (unplaced, losses) = (trace.unplaced, trace.losses);
-    let summary = Summary {
-        r#type: "summary",
-        schema: SCHEMA,
-        seconds,
-        dns: trace
-            .dns
-            .iter()
-            .map(|(&asked, totals)| dns_summary(asked, totals))
-            .collect(),
-        connections: trace
-            .connections
-            .iter()
-            .map(|(&(protocol, asked), totals)| connection_summary(protocol.name(), asked, totals))
-            .collect(),
-        beyond: trace.beyond,
-        unplaced: Unplaced {
-            malformed: unplaced.malformed,
-            cut: unplaced.cut,
-            unmatched: unplaced.unmatched,
-            unexpected_source: unplaced.unexpected_source,
-            duplicates: unplaced.duplicates,
-            multi_question: unplaced.multi_question,
-            fragments: unplaced.fragments,
-            tcp_gaps: unplaced.tcp_gaps,
-        },
-        lost: Lost {
-            total: losses.total() + unplaced.evicted,
-            ring_full: losses.ring_full,
-            skipped: losses.skipped,
-            unreadable: losses.unreadable,
-            undecodable: losses.undecodable,
-            evicted: unplaced.evicted,
-        },
-        unseen,
-    };
-    serde_json::to_writer(&mut *out, &summary)?;
-    out.write_all(b"\n")
-}
-
-fn dns_summary(asked: SocketAddr, totals: &DnsTotals) -> DnsSummary {
-    DnsSummary {
-        asked: asked.into(),
-        queries: totals.queries,
-        answered: totals.answered,
-        unanswered: totals.queries - totals.answered,
-        late: totals.late,
-        retries: totals.retries,
-        outcomes: outcomes(&totals.outcomes),
-        rcodes: totals
-            .rcodes
-            .iter()
-            .map(|(&rcode, &n)| (rcode_name(rcode).into_owned(), n))
-            .collect(),
-        backends: totals.backends.clone(),
-        latency_us: percentiles(&totals.latency),
-    }
-}
-
-fn connection_summary(
-    protocol: &'static str,
-    asked: SocketAddr,
-    totals: &ConnectionTotals,
-) -> ConnectionSummary {
-    ConnectionSummary {
-        protocol,
-        asked: asked.into(),
-        count: totals.count,
-        outcomes: outcomes(&totals.outcomes),
-        backends: totals.backends.clone(),
-        latency_us: percentiles(&totals.latency),
-    }
-}
-
-fn outcomes(outcomes: &BTreeMap<Outcome, u64>) -> BTreeMap<&'static str, u64> {
-    outcomes
-        .iter()
-        .map(|(outcome, &n)| (outcome.name(), n))
-        .collect()
-}
-
-fn percentiles(latency: &Latency) -> Option<Percentiles> {
-    let at = |quantile| latency.quantile(quantile).map(micros);
-    Some(Percentiles {
-        p50: at(0.5)?,
-        p90: at(0.9)?,
-        p99: at(0.99)?,
-        max: at(1.0)?,
-    })
 }

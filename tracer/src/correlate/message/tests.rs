@@ -149,26 +149,6 @@ fn message_without_a_question_has_none_and_no_name() {
 }
 
 #[test]
-fn numbers_without_a_mnemonic_keep_their_number() {
-    let types = [1, 28, 65, 255, 65280].map(qtype_name);
-    assert_eq!(types, ["A", "AAAA", "HTTPS", "ANY", "TYPE65280"]);
-    let rcodes = [0, 2, 3, 5, 16, 23, 3841, 65535].map(rcode_name);
-    assert_eq!(
-        rcodes,
-        [
-            "NOERROR",
-            "SERVFAIL",
-            "NXDOMAIN",
-            "REFUSED",
-            "BADVERS",
-            "BADCOOKIE",
-            "RCODE3841",
-            "RCODE65535"
-        ]
-    );
-}
-
-#[test]
 fn opt_record_adds_the_upper_bits_of_the_rcode() {
     let rcode = |name| edns(&file(name)).map(|edns| edns.rcode);
     assert_eq!(rcode("answer-badvers.bin"), Some(16));

@@ -1,0 +1,19 @@
+//! Runs the tracer on this machine's kernel while real packets pass through namespaces, and compares what it
+//! prints with what happened. Each test has namespaces of its own and looks at no other's rows.
+
+mod support;
+
+mod kernel {
+    mod queries;
+    mod tcp;
+
+    mod connections;
+    mod nat;
+
+    mod broken;
+    mod lies;
+    mod wire;
+
+    mod command;
+    mod load;
+}

@@ -1,0 +1,193 @@
+//! One row as one line.
+
+use std::{
+    fmt::{self, Display},
+    io::{self, Write},
+    net::SocketAddr,
+};
+
+use super::{Paint, short};
+use crate::{
+    model::{Client, Connection, Dns, Named, Outcome, Row, WallNs},
+    report::names::{qtype_name, rcode_name},
+};
+
+pub(in crate::report) fn row(
+    row: &Row,
+    named: &Named,
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let paint = Paint(colour);
+    match row {
+        Row::Dns(dns) => dns_line(dns, named, paint, out),
+        Row::Connection(connection) => connection_line(connection, named, paint, out),
+    }
+}
+
+fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let rcode = dns.rcode.filter(|_| dns.outcome == Outcome::Answered);
+    // NXDOMAIN is an answer like any other: search lists make it the usual one.
+    let wrong = !dns.outcome.is_good() || rcode.is_some_and(|rcode| !matches!(rcode, 0 | 3));
+    head(dns.wall, "dns", wrong, &dns.client, named, paint, out)?;
+    ends(dns.asked, dns.backend, paint, out)?;
+    if let (Some(name), Some(qtype)) = (&dns.name, dns.qtype) {
+        write!(out, "  {} {}", qtype_name(qtype), paint.strong(name))?;
+    } else {
+        write!(out, "  no question")?;
+    }
+    if dns.protocol.name() == "tcp" {
+        write!(out, " over tcp")?;
+    }
+    if let Some(rcode) = rcode {
+        let name = rcode_name(rcode);
+        match dns.answers {
+            Some(1) => write!(out, "  {name}, 1 answer")?,
+            Some(count) => write!(out, "  {name}, {count} answers")?,
+            None => write!(out, "  {name}")?,
+        }
+        if dns.truncated {
+            write!(out, ", truncated")?;
+        }
+    } else {
+        write!(out, "  {}", paint.bad(dns.outcome.name()))?;
+    }
+    if let Some(latency) = dns.latency {
+        write!(out, "  {}", short(latency))?;
+    }
+    let good = dns.outcome.is_good();
+    tail(
+        (!good).then_some(dns.serial),
+        dns.cause.as_deref(),
+        dns.retry_of,
+        dns.amends,
+        paint,
+        out,
+    )
+}
+
+fn connection_line(
+    connection: &Connection,
+    named: &Named,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let good = connection.outcome.is_good();
+    let kind = connection.protocol.name();
+    head(
+        connection.wall,
+        kind,
+        !good,
+        &connection.client,
+        named,
+        paint,
+        out,
+    )?;
+    ends(connection.asked, connection.backend, paint, out)?;
+    match (connection.outcome, connection.latency) {
+        (Outcome::Answered, Some(latency)) => {
+            let verb = if kind == "tcp" {
+                "connected in"
+            } else {
+                "answered in"
+            };
+            write!(out, "  {verb} {}", short(latency))?;
+        }
+        (Outcome::OneWay, _) => write!(out, "  no answer seen, which UDP need not give")?,
+        (outcome, _) => write!(out, "  {}", paint.bad(outcome.name()))?,
+    }
+    if let Some(first_byte) = connection.first_byte {
+        write!(out, ", first byte after {}", short(first_byte))?;
+    }
+    if connection.retransmits > 0 {
+        write!(out, ", {} sent again", connection.retransmits)?;
+    }
+    let serial = (!good).then_some(connection.serial);
+    tail(
+        serial,
+        connection.cause.as_deref(),
+        None,
+        connection.amends,
+        paint,
+        out,
+    )
+}
+
+fn head(
+    wall: WallNs,
+    kind: &str,
+    wrong: bool,
+    client: &Client,
+    named: &Named,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let mark = if wrong { "✗" } else { " " };
+    write!(
+        out,
+        "{} {} {kind} ",
+        paint.dim(time_of_day(wall)),
+        paint.bad(mark)
+    )?;
+    if let Some(netns) = &named.netns {
+        write!(out, "{netns} ")?;
+    }
+    if let Some((pid, name)) = &named.process {
+        write!(out, "{name}[{pid}] ")?;
+    }
+    if let Some(container) = &named.container {
+        write!(out, "{} ", container.get(..12).unwrap_or(container))?;
+    }
+    write!(out, "{}", client.address)
+}
+
+fn ends(
+    asked: SocketAddr,
+    backend: Option<SocketAddr>,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    write!(out, " {} {asked}", paint.dim("→"))?;
+    match backend {
+        Some(backend) => write!(out, " {} {backend}", paint.dim("⇒")),
+        None => Ok(()),
+    }
+}
+
+/// `serial` is told where a later row may name it.
+fn tail(
+    serial: Option<u64>,
+    cause: Option<&str>,
+    retry_of: Option<u64>,
+    amends: Option<u64>,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    if let Some(cause) = cause {
+        write!(out, ": {cause}")?;
+    }
+    if let Some(serial) = serial {
+        write!(out, " {}", paint.dim(format_args!("#{serial}")))?;
+    }
+    if let Some(first) = retry_of {
+        write!(out, " {}", paint.dim(format_args!("(retry of #{first})")))?;
+    }
+    if let Some(earlier) = amends {
+        write!(out, " {}", paint.dim(format_args!("(amends #{earlier})")))?;
+    }
+    writeln!(out)
+}
+
+/// Local time of day to the microsecond.
+fn time_of_day(wall: WallNs) -> impl Display {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or_default();
+    let local = time.to_zoned(jiff::tz::TimeZone::system());
+    fmt::from_fn(move |f| {
+        let (hour, minute, second) = (local.hour(), local.minute(), local.second());
+        write!(
+            f,
+            "{hour:02}:{minute:02}:{second:02}.{:06}",
+            local.subsec_nanosecond() / 1000
+        )
+    })
+}

@@ -1,0 +1,213 @@
+//! What a trace adds up to, and what it did not see.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::SocketAddr,
+};
+
+use super::{Paint, short};
+use crate::{
+    model::{
+        Outcome, Trace,
+        trace::{ConnectionTotals, DnsTotals, Latency},
+    },
+    report::names::rcode_name,
+};
+
+pub(in crate::report) fn summary(
+    trace: &Trace,
+    seconds: f64,
+    unseen: &[String],
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let paint = Paint(colour);
+    writeln!(out)?;
+    if trace.dns.is_empty() && trace.connections.is_empty() {
+        writeln!(out, "nothing was asked in {seconds:.1} s")?;
+    } else {
+        writeln!(out, "{}", paint.strong(format_args!("in {seconds:.1} s")))?;
+    }
+    for (asked, totals) in &trace.dns {
+        dns_totals(*asked, totals, paint, out)?;
+    }
+    for ((protocol, asked), totals) in &trace.connections {
+        connection_totals(protocol.name(), *asked, totals, paint, out)?;
+    }
+    if trace.beyond > 0 {
+        writeln!(
+            out,
+            "and {} to addresses beyond the first 1024",
+            trace.beyond
+        )?;
+    }
+    not_seen(trace, unseen, paint, out)
+}
+
+fn dns_totals(
+    asked: SocketAddr,
+    totals: &DnsTotals,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    write!(
+        out,
+        "dns {}: {}",
+        paint.strong(asked),
+        plural(totals.queries, "query", "queries")
+    )?;
+    write!(out, ", {} answered", totals.answered)?;
+    bad_outcomes(&totals.outcomes, paint, out)?;
+    if totals.retries > 0 {
+        write!(out, ", {}", plural(totals.retries, "retry", "retries"))?;
+    }
+    if totals.late > 0 {
+        write!(out, ", {} late", totals.late)?;
+    }
+    writeln!(out)?;
+    if !totals.rcodes.is_empty() {
+        let rcodes = list(
+            totals
+                .rcodes
+                .iter()
+                .map(|(&rcode, n)| format!("{} {n}", rcode_name(rcode))),
+        );
+        writeln!(out, "    rcodes    {rcodes}")?;
+    }
+    backends(&totals.backends, out)?;
+    latency(&totals.latency, out)
+}
+
+fn connection_totals(
+    protocol: &str,
+    asked: SocketAddr,
+    totals: &ConnectionTotals,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let what = if protocol == "tcp" {
+        ("connection", "connections")
+    } else {
+        ("flow", "flows")
+    };
+    write!(
+        out,
+        "{protocol} {}: {}",
+        paint.strong(asked),
+        plural(totals.count, what.0, what.1)
+    )?;
+    bad_outcomes(&totals.outcomes, paint, out)?;
+    writeln!(out)?;
+    backends(&totals.backends, out)?;
+    latency(&totals.latency, out)
+}
+
+fn bad_outcomes(
+    outcomes: &BTreeMap<Outcome, u64>,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    for (outcome, count) in outcomes.iter().filter(|(outcome, _)| !outcome.is_good()) {
+        write!(
+            out,
+            ", {}",
+            paint.bad(format_args!("{count} {}", outcome.name()))
+        )?;
+    }
+    Ok(())
+}
+
+fn backends(backends: &BTreeMap<SocketAddr, u64>, out: &mut impl Write) -> io::Result<()> {
+    if backends.is_empty() {
+        return Ok(());
+    }
+    let backends = list(backends.iter().map(|(backend, n)| format!("{backend} {n}")));
+    writeln!(out, "    backends  {backends}")
+}
+
+fn latency(latency: &Latency, out: &mut impl Write) -> io::Result<()> {
+    let at = |quantile| latency.quantile(quantile);
+    let (Some(p50), Some(p90), Some(p99), Some(max)) = (at(0.5), at(0.9), at(0.99), at(1.0)) else {
+        return Ok(());
+    };
+    let (p50, p90, p99, max) = (short(p50), short(p90), short(p99), short(max));
+    writeln!(
+        out,
+        "    latency   p50 {p50}, p90 {p90}, p99 {p99}, max {max}"
+    )
+}
+
+/// What was lost, by cause, and what could not be seen: always said, also when it is nothing.
+fn not_seen(
+    trace: &Trace,
+    unseen: &[String],
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let (losses, unplaced) = (trace.losses, trace.unplaced);
+    let lost = counts(&[
+        (losses.ring_full, "ring buffer full"),
+        (losses.skipped, "skipped by the kernel"),
+        (losses.unreadable, "headers unreadable"),
+        (losses.undecodable, "records not understood"),
+        (unplaced.evicted, "forgotten for want of room"),
+    ]);
+    let odd = counts(&[
+        (unplaced.malformed, "malformed messages"),
+        (unplaced.cut, "messages captured too short"),
+        (unplaced.unmatched, "answers to no query seen"),
+        (unplaced.unexpected_source, "answers from another address"),
+        (unplaced.duplicates, "answers that came again"),
+        (unplaced.multi_question, "messages with several questions"),
+        (unplaced.fragments, "later fragments"),
+        (unplaced.tcp_gaps, "gaps in DNS over TCP"),
+    ]);
+    if let Some(odd) = odd {
+        writeln!(out, "odd: {odd}")?;
+    }
+    for what in unseen {
+        writeln!(out, "not seen: {what}")?;
+    }
+    match lost {
+        Some(lost) => writeln!(out, "{}: {lost}", paint.bad("lost")),
+        None => writeln!(out, "lost: nothing"),
+    }
+}
+
+fn counts(counts: &[(u64, &str)]) -> Option<String> {
+    let some: Vec<_> = counts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect();
+    (!some.is_empty()).then(|| some.join(", "))
+}
+
+/// The first few, then how many more.
+fn list(items: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 8;
+    let items: Vec<_> = items.collect();
+    let more = items.len().saturating_sub(SHOWN);
+    let shown = items[..items.len() - more].join(", ");
+    if more > 0 {
+        format!("{shown} and {more} more")
+    } else {
+        shown
+    }
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_says_how_many_it_leaves_out() {
+        let text = list((0..10).map(|n| n.to_string()));
+        assert_eq!(text, "0, 1, 2, 3, 4, 5, 6, 7 and 2 more");
+    }
+}
