@@ -194,6 +194,11 @@ impl Correlator {
         }
     }
 
+    /// Queries and connections being followed.
+    pub fn tracked(&self) -> usize {
+        self.dns.len() + self.connections.len()
+    }
+
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
         if let Some(conntrack) = packet.conntrack
             && let Some(protocol) = protocol(packet.transport)

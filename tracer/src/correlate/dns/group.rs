@@ -65,6 +65,18 @@ impl Group {
         }
     }
 
+    /// Serial number of the first try, if a new one would be a retry. An answered question asked
+    /// again is a new question.
+    pub(super) fn retry_of(&mut self, seen: &Seen<'_>) -> Option<u64> {
+        let before =
+            self.newest(|attempt| seen.asks(attempt) && attempt.asked == seen.ends.asked)?;
+        let before = self.get_mut(before)?;
+        match before.answer {
+            None => Some(before.retry_of.unwrap_or(before.serial)),
+            Some(_) => None,
+        }
+    }
+
     /// The try whose query this is; `None` when it is a new one. The first of
     /// 1. the try that began with this very packet;
     /// 2. none, where a query begins;
