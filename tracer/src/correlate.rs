@@ -205,6 +205,7 @@ impl Correlator {
         {
             self.nat.learn(protocol, conntrack);
         }
+        self.unplaced.cut += u64::from(packet.unreadable);
         match packet.transport {
             Transport::LaterFragment => self.unplaced.fragments += 1,
             Transport::IcmpError { kind, code } => self.icmp(packet, kind, code, rows),
