@@ -4,6 +4,8 @@
 mod support;
 
 mod kernel {
+    mod lab;
+
     mod queries;
     mod tcp;
 

@@ -2,8 +2,6 @@
 //!
 //! Everything made here is removed on drop, also when a test panics. Addresses are the test's own choice.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod trace;

@@ -40,7 +40,7 @@ const PURE: &[&str] = &[
 
 /// Which modules of tracer a module may name, beside itself. One without a row may name any.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("kernel", &["probes"]),
+    ("kernel", &["model", "probes"]),
     ("probes", &["model"]),
     ("cluster", &["model"]),
     ("node", &["model"]),

@@ -333,7 +333,7 @@ pub(super) fn line(row: &Row) -> String {
             let name = row.name.as_deref().unwrap_or("?");
             let qtype = row
                 .qtype
-                .map_or("?".into(), |qtype| Rtype::from_int(qtype).to_string());
+                .map_or("?".to_owned(), |qtype| Rtype::from_int(qtype).to_string());
             say(format!("{} {name} {qtype} {}", row.serial, row.asked));
             say(row.backend.map_or(String::new(), |b| format!(" via {b}")));
             say(format!(": {}", row.outcome.name()));

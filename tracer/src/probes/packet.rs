@@ -193,6 +193,8 @@ fn keep(payload: &[u8], arena: &mut BytesMut) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     fn layout() -> TupleLayout {
@@ -237,12 +239,35 @@ mod tests {
         assert_eq!(outside.flow(&[0; TUPLE_HASH]), None);
     }
 
+    /// A UDP record with both parts and `captured` bytes of payload.
+    fn record(captured: u16) -> Vec<u8> {
+        let mut bytes = vec![0; size_of::<record::Packet>()];
+        bytes[4..6].copy_from_slice(&captured.to_ne_bytes());
+        bytes[offset_of!(record::Packet, protocol)] = UDP;
+        bytes[offset_of!(record::Packet, place)] = place::QUEUED;
+        bytes[offset_of!(record::Packet, parts)] = part::CONNTRACK | part::ORIGIN;
+        bytes.resize(bytes.len() + CONNTRACK_BYTES, 0);
+        bytes.resize(bytes.len() + size_of::<record::Origin>(), 7);
+        bytes.resize(bytes.len() + usize::from(captured), b'x');
+        bytes
+    }
+
+    #[test]
+    fn what_follows_a_record_is_found_behind_it() {
+        let packet = decode(&record(3), layout(), &mut BytesMut::new()).unwrap();
+        assert_eq!(&packet.payload[..], b"xxx");
+        assert!(packet.conntrack.is_some());
+        assert_eq!(packet.sender.unwrap().pid, Some(0x0707_0707));
+    }
+
     #[test]
     fn a_record_cut_short_is_no_fact() {
-        let mut arena = BytesMut::new();
-        let mut bytes = vec![0; size_of::<record::Packet>()];
-        bytes[4] = 1;
-        assert!(decode(&bytes, layout(), &mut arena).is_none());
-        assert!(decode(&bytes[..100], layout(), &mut arena).is_none());
+        let whole = record(3);
+        for len in 0..whole.len() {
+            assert!(
+                decode(&whole[..len], layout(), &mut BytesMut::new()).is_none(),
+                "{len}"
+            );
+        }
     }
 }

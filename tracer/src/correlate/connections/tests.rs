@@ -1,3 +1,5 @@
+//! Connections: what is seen of them, and the rows that come of it.
+
 use super::super::{Settings, scenario::*};
 use crate::model::SocketEvent;
 

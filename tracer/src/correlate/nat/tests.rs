@@ -1,3 +1,5 @@
+//! Who really asked whom, by entry and by learnt translation.
+
 use super::{
     super::scenario::{At, BACKEND, CLIENT, NODE, POD, VIP, flow, queued, received},
     *,
@@ -24,6 +26,10 @@ fn dnat() -> Conntrack {
 }
 
 #[track_caller]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the test vocabulary builds it in place"
+)]
 fn check(nat: &Nat, at: At, client: &str, asked: &str, backend: Option<&str>, forward: bool) {
     let expected = Ends {
         client: client.parse().unwrap(),

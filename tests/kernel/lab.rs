@@ -1,13 +1,11 @@
 //! Builds the lab and asks it as its clients do: what answers, what refuses, what stays silent, what is left.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{End, LyingDns, Topology, iptables_restore, run_in, text_of, veth};
+use crate::support::{End, LyingDns, Topology, iptables_restore, run_in, text_of, veth};
 use tracer::lab::services::{CLIENT1, DNS1, PODS, WEB1};
 use tracer::lab::{Lab, Lie, Options};
 
