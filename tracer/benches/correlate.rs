@@ -20,9 +20,10 @@ use tracer::{
     },
 };
 
-const EXCHANGES: u64 = 200_000;
+const EXCHANGES: u32 = 200_000;
 const ROUNDS: usize = 9;
 const HOPS: usize = 8;
+const FACTS: u32 = EXCHANGES * 8;
 /// Client ports in use.
 const PORTS: u16 = 64;
 /// Between two exchanges.
@@ -137,7 +138,7 @@ fn stream() -> (f64, usize) {
     let each_tick = TICK.as_nanos() / PERIOD.as_nanos();
     let mut facts = Vec::new();
     let mut number = 0;
-    while number < EXCHANGES {
+    while number < u64::from(EXCHANGES) {
         facts.clear();
         for _ in 0..each_tick {
             facts.push(exchange(number, now));
@@ -149,14 +150,13 @@ fn stream() -> (f64, usize) {
             correlator.apply(Event::Fact(fact), &mut rows);
         }
         tick(&mut correlator, now, &mut rows);
-        count += rows.len() as u64;
+        count += rows.len();
         rows.clear();
         spent += start.elapsed();
         peak = peak.max(correlator.tracked());
     }
-    assert_eq!(count, EXCHANGES, "each exchange is a row");
-    let facts = EXCHANGES * HOPS as u64;
-    (spent.as_secs_f64() * 1e9 / facts as f64, peak)
+    assert_eq!(count, EXCHANGES as usize, "each exchange is a row");
+    (spent.as_secs_f64() * 1e9 / f64::from(FACTS), peak)
 }
 
 /// Milliseconds for one sweep over as many waiting queries as are tracked; and their number.
@@ -185,13 +185,13 @@ fn sweep() -> (f64, usize) {
 fn peeks() -> f64 {
     let messages = [message(1, 0x0100), message(1, 0x8180)];
     let start = Instant::now();
-    for _ in 0..EXCHANGES * HOPS as u64 / 2 {
+    for _ in 0..FACTS / 2 {
         for message in &messages {
             let message = black_box(message);
             let _ = black_box(Peek::parse(message, message.len()));
         }
     }
-    start.elapsed().as_secs_f64() * 1e9 / (EXCHANGES * HOPS as u64) as f64
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(FACTS)
 }
 
 fn median(mut measured: Vec<f64>) -> f64 {
