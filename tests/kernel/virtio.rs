@@ -28,8 +28,7 @@ fn an_answer_in_page_fragments_is_captured_whole() {
         (&"NOERROR".into(), &72.into())
     );
     assert_eq!(
-        traced.summary["unplaced"]["cut"],
-        0,
+        traced.summary["unplaced"]["cut"], 0,
         "payload could not be read"
     );
 }

@@ -112,18 +112,18 @@ impl Kernel {
         let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
         let (records, paged) = (take("RECORDS")?, take("PAGED")?);
         let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
-        let types = aya::Btf::from_sys_fs().ok();
-        let probes: Vec<_> = probes::ALL
+        let present: Vec<_> = probes::ALL
             .iter()
-            .map(|&probe| ProbeState {
-                probe,
-                status: attach(&mut ebpf, probe, &btf, types.as_ref()),
-            })
+            .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
             .collect();
+        let reasons = btf.enumerators("skb_drop_reason");
+        drop(btf); // aya parses it again, into more memory; not both at once
+        let probes = attach_all(&mut ebpf, &present);
+        super::trim::release_freed();
         let kernel = Self {
             ebpf,
             offsets,
-            reasons: btf.enumerators("skb_drop_reason"),
+            reasons,
             probes,
             seen: Losses::default(),
         };
@@ -267,13 +267,26 @@ fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Attaches each probe that the kernel has.
+fn attach_all(ebpf: &mut Ebpf, present: &[(Probe, bool)]) -> Vec<ProbeState> {
+    let types = aya::Btf::from_sys_fs().ok();
+    present
+        .iter()
+        .map(|&(probe, present)| ProbeState {
+            probe,
+            status: if present {
+                attach(ebpf, probe, types.as_ref())
+            } else {
+                Status::NotInKernel
+            },
+        })
+        .collect()
+}
+
 /// Attaches one probe: as a BTF tracepoint where the object has one and the kernel takes it,
 /// else as a raw tracepoint.
-fn attach(ebpf: &mut Ebpf, probe: Probe, btf: &Btf, aya_btf: Option<&aya::Btf>) -> Status {
-    if btf.tracepoint(probe.name).is_none() {
-        return Status::NotInKernel;
-    }
-    if let (Some(name), Some(types)) = (probe.btf_program, aya_btf) {
+fn attach(ebpf: &mut Ebpf, probe: Probe, types: Option<&aya::Btf>) -> Status {
+    if let (Some(name), Some(types)) = (probe.btf_program, types) {
         match attach_btf(ebpf, name, probe.name, types) {
             Ok(()) => return Status::Attached { paged: true },
             Err(why) => tracing::debug!(program = name, why, "refused"),
