@@ -49,7 +49,6 @@ impl Tracer {
         }
         let mut child = command
             .args(words.split_whitespace())
-            .env("RUST_LOG", "tracer=info,warn")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -64,7 +63,7 @@ impl Tracer {
         };
         let mut said = String::new();
         let deadline = Instant::now() + PATIENCE;
-        while !said.contains(" tracing\n") {
+        while !said.lines().any(|line| line == "tracing") {
             let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             said += &line.unwrap_or_else(|_| panic!("it does not trace: {said}"));
             said.push('\n');
