@@ -113,9 +113,6 @@ impl Kernel {
             .map_max_entries("RECORDS", options.ring_bytes)
             .load(OBJECT)?;
         fill_vips(&mut ebpf, &options.vips)?;
-        let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
-        let (records, paged) = (take("RECORDS")?, take("PAGED")?);
-        let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
         let present: Vec<_> = probes::ALL
             .iter()
             .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
@@ -123,7 +120,13 @@ impl Kernel {
         let reasons = btf.enumerators("skb_drop_reason");
         drop(btf);
         super::trim::release_freed();
-        let probes = attach_all(&mut ebpf, &present);
+        let types = aya::Btf::from_sys_fs().ok();
+        super::trim::release_freed();
+        let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
+        let (records, paged) = (take("RECORDS")?, take("PAGED")?);
+        let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
+        let probes = attach_all(&mut ebpf, &present, types.as_ref());
+        drop(types);
         super::trim::release_freed();
         let kernel = Self {
             ebpf,
@@ -273,14 +276,17 @@ fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
 }
 
 /// Attaches each probe that the kernel has.
-fn attach_all(ebpf: &mut Ebpf, present: &[(Probe, bool)]) -> Vec<ProbeState> {
-    let types = aya::Btf::from_sys_fs().ok();
+fn attach_all(
+    ebpf: &mut Ebpf,
+    present: &[(Probe, bool)],
+    types: Option<&aya::Btf>,
+) -> Vec<ProbeState> {
     present
         .iter()
         .map(|&(probe, present)| ProbeState {
             probe,
             status: if present {
-                attach(ebpf, probe, types.as_ref())
+                attach(ebpf, probe, types)
             } else {
                 Status::NotInKernel
             },

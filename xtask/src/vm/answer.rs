@@ -80,14 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_gets_its_id_and_name_back_with_sixty_addresses() {
+    fn a_question_gets_its_id_and_name_back_with_all_addresses() {
         let mut query = vec![0xab, 0xcd, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1];
         query.extend(b"\x01a\x04test\x00\x00\x01\x00\x01");
         query.extend([0; 11]); // the client's OPT record, which gets no answer
         let reply = reply(&query).unwrap();
-        assert_eq!(reply[..8], [0xab, 0xcd, 0x81, 0x80, 0, 1, 0, 60]);
+        assert_eq!(reply[..8], [0xab, 0xcd, 0x81, 0x80, 0, 1, 0, ADDRESSES]);
         assert_eq!(&reply[12..24], b"\x01a\x04test\x00\x00\x01\x00\x01");
-        assert_eq!(reply.len(), 12 + 12 + 60 * 16);
+        assert_eq!(reply.len(), 12 + 12 + usize::from(ADDRESSES) * 16);
     }
 
     #[test]
