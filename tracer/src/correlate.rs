@@ -179,7 +179,7 @@ impl Correlator {
         let end = self.register.clocks.ktime;
         self.sweep(end, rows);
         let before = rows.len();
-        self.dns.finish(&mut self.register.open(rows));
+        self.unplaced.open = self.dns.finish(&mut self.register.open(rows));
         in_order(rows, before);
         (self.unplaced(), self.losses)
     }

@@ -337,13 +337,17 @@ impl DnsTable {
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
     }
 
-    /// No more will come: answers that were under way have come as far as they will.
-    pub(super) fn finish(&mut self, context: &mut Context<'_>) {
+    /// No more will come: answers that were under way have come as far as they will. Returns how
+    /// many queries are still waiting for one.
+    pub(super) fn finish(&mut self, context: &mut Context<'_>) -> u64 {
+        let mut open = 0;
         self.retain(&mut |attempt| {
             if attempt.answer.is_some() && attempt.state != State::Done {
                 attempt.finish(context);
             }
+            open += u64::from(attempt.state == State::Waiting);
             true
         });
+        open
     }
 }

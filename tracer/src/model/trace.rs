@@ -81,6 +81,8 @@ pub struct Unplaced {
     pub evicted: u64,
     /// Later fragments, which cannot be told from one another without reassembly.
     pub fragments: u64,
+    /// Queries that were still waiting for their answer when the trace ended.
+    pub open: u64,
     /// DNS over TCP that could not be put together.
     pub tcp_gaps: u64,
 }

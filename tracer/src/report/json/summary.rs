@@ -76,6 +76,7 @@ struct Unplaced {
     multi_question: u64,
     fragments: u64,
     tcp_gaps: u64,
+    open: u64,
 }
 
 #[derive(Serialize)]
@@ -119,6 +120,7 @@ pub(in crate::report) fn summary(
             multi_question: unplaced.multi_question,
             fragments: unplaced.fragments,
             tcp_gaps: unplaced.tcp_gaps,
+            open: unplaced.open,
         },
         lost: Lost {
             total: losses.total() + unplaced.evicted,

@@ -162,6 +162,7 @@ fn not_seen(
         (unplaced.multi_question, "messages with several questions"),
         (unplaced.fragments, "later fragments"),
         (unplaced.tcp_gaps, "gaps in DNS over TCP"),
+        (unplaced.open, "queries still waiting at the end"),
     ]);
     if let Some(odd) = odd {
         writeln!(out, "odd: {odd}")?;
