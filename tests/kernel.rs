@@ -14,6 +14,7 @@ mod kernel {
 
     mod broken;
     mod lies;
+    mod virtio;
     mod wire;
 
     mod command;

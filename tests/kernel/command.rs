@@ -118,7 +118,7 @@ fn a_reader_that_has_read_enough_ends_the_trace_with_success() {
             .expect("the program was built");
         let ask = || drop(dig(&client, "-p 5425 @192.0.2.2 host1.lab.test"));
         let mut reader = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        // It says nothing when it starts; as `head -1`, one line is enough.
+        // As `head -1`: one line is enough.
         let asking = end_of_first_line(&mut reader, ask);
         assert!(asking.contains("host1.lab.test"), "{asking}");
         drop(reader);

@@ -33,7 +33,7 @@ fn names(prefix: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn services_answer_refuse_or_stay_silent_as_they_are_meant_to() {
     let lab = Lab::build(&options("vips")).unwrap();
     let client = lab.netns(CLIENT1);
@@ -62,7 +62,7 @@ fn services_answer_refuse_or_stay_silent_as_they_are_meant_to() {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn node_translates_vips_to_backends_and_masquerades_hairpins() {
     let lab = Lab::build(&options("nat")).unwrap();
     dig(&lab.netns(CLIENT1), "@10.96.0.10 host1.lab.test");
@@ -84,7 +84,7 @@ fn node_translates_vips_to_backends_and_masquerades_hairpins() {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn removal_leaves_no_namespace_and_no_process() {
     let options = options("gone");
     let lab = Lab::build(&options).unwrap();
@@ -98,7 +98,7 @@ fn removal_leaves_no_namespace_and_no_process() {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn lab_that_was_killed_is_replaced_with_the_processes_left_in_it() {
     let options = options("kill");
     let mut first = Command::new(&options.program)
@@ -151,7 +151,7 @@ fn lied_to(test: &str, lie: Lie, expected: &str) {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn lies_are_seen_by_a_client() {
     // dig's socket is connected: the kernel refuses an answer from elsewhere.
     lied_to("other", Lie::OtherSource, "timed out");
@@ -162,7 +162,7 @@ fn lies_are_seen_by_a_client() {
 }
 
 #[test]
-#[ignore = "needs root; run `cargo xtask test kernel`"]
+#[ignore = "needs root; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn late_and_double_answers_come_through_dnat() {
     let mut topology = Topology::new("dnat");
     let [client, node, server] = ["client", "node", "server"].map(|name| topology.netns(name));

@@ -63,7 +63,7 @@ impl Tracer {
         };
         let mut said = String::new();
         let deadline = Instant::now() + PATIENCE;
-        while !said.lines().any(|line| line == "tracing") {
+        while !said.ends_with("tracing\n") {
             let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             said += &line.unwrap_or_else(|_| panic!("it does not trace: {said}"));
             said.push('\n');

@@ -194,12 +194,18 @@ impl Correlator {
         }
     }
 
+    /// Queries and connections being followed.
+    pub fn tracked(&self) -> usize {
+        self.dns.len() + self.connections.len()
+    }
+
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
         if let Some(conntrack) = packet.conntrack
             && let Some(protocol) = protocol(packet.transport)
         {
             self.nat.learn(protocol, conntrack);
         }
+        self.unplaced.cut += u64::from(packet.unreadable);
         match packet.transport {
             Transport::LaterFragment => self.unplaced.fragments += 1,
             Transport::IcmpError { kind, code } => self.icmp(packet, kind, code, rows),

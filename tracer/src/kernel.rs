@@ -7,6 +7,7 @@ pub mod load;
 pub mod offsets;
 mod privilege;
 pub mod stream;
+mod trim;
 
 use std::io;
 

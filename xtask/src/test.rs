@@ -164,8 +164,8 @@ fn kernel() -> Result<usize> {
         sh::output(Command::new("id").arg("-u"))? == "0",
         "kernel tests load programs and make namespaces: run as root"
     );
-    let built = cases::build(cases::Profile::Dev)?;
-    let wanted = built.needing_root()?;
+    let built = cases::build(cases::Profile::Release)?;
+    let wanted = built.of_tier("kernel")?;
     let mut failed = Vec::new();
     for case in &wanted {
         let start = Instant::now();

@@ -74,7 +74,6 @@ impl Connections {
     }
 
     /// Connections being followed.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }

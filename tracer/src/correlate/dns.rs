@@ -10,7 +10,7 @@ mod group;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::{collections::hash_map::Entry, net::SocketAddr};
 
 use rustc_hash::FxHashMap;
 
@@ -98,7 +98,6 @@ impl DnsTable {
     }
 
     /// Queries being followed.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.attempts
     }
@@ -120,53 +119,48 @@ impl DnsTable {
         }
     }
 
-    /// The try that this query is of, a new one if need be; `None` for want of room.
-    fn query(
-        &mut self,
-        seen: &Seen<'_>,
-        unplaced: &mut Unplaced,
-        context: &mut Context<'_>,
-    ) -> Option<&mut Attempt> {
+    /// Takes a sight of a query, the first of a new try if need be.
+    fn query(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
         let key = seen.key();
-        let known = self.groups.get(&key).and_then(|group| group.of_query(seen));
-        let index = match known {
-            Some(index) => index,
-            None => {
-                unplaced.multi_question += u64::from(seen.peek.multi_question());
-                self.begin(key, seen, context)?
-            }
-        };
-        let attempt = self.groups.get_mut(&key)?.get_mut(index)?;
-        attempt.query_passes(seen);
-        Some(attempt)
+        if let Some(group) = self.groups.get_mut(&key)
+            && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
+        {
+            attempt.query_passes(seen);
+        } else {
+            unplaced.multi_question += u64::from(seen.peek.multi_question());
+            self.begin(key, seen, context);
+        }
     }
 
-    fn begin(&mut self, key: Key, seen: &Seen<'_>, context: &mut Context<'_>) -> Option<usize> {
+    /// Begins a try; `None` for want of room.
+    fn begin(
+        &mut self,
+        key: Key,
+        seen: &Seen<'_>,
+        context: &mut Context<'_>,
+    ) -> Option<&mut Attempt> {
         if self.attempts >= context.settings.tracked {
             self.press(context.settings.tracked);
         }
-        let group = self.groups.get_mut(&key);
-        if self.attempts >= context.settings.tracked
-            || group.as_ref().is_some_and(|group| group.len() >= TRIES)
-        {
-            self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
-            return None;
+        let has_room = self.attempts < context.settings.tracked;
+        match self.groups.entry(key) {
+            Entry::Vacant(vacant) if has_room => {
+                self.attempts += 1;
+                let attempt = Attempt::new(context.next_serial(), seen, None);
+                vacant.insert(Group::new(attempt)).get_mut(0)
+            }
+            Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
+                self.attempts += 1;
+                let group = occupied.into_mut();
+                let retry_of = group.retry_of(seen);
+                group.push(Attempt::new(context.next_serial(), seen, retry_of));
+                group.get_mut(group.len() - 1)
+            }
+            _ => {
+                self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
+                None
+            }
         }
-        self.attempts += 1;
-        let serial = context.next_serial();
-        let Some(group) = group else {
-            let attempt = Attempt::new(serial, seen, None);
-            self.groups.insert(key, Group::new(attempt));
-            return Some(0);
-        };
-        // An answered question asked again is a new question, not a retry.
-        let before = group.newest(|attempt| seen.asks(attempt) && attempt.asked == seen.ends.asked);
-        let retry_of = before
-            .and_then(|index| group.get_mut(index))
-            .filter(|before| before.answer.is_none())
-            .map(|before| before.retry_of.unwrap_or(before.serial));
-        group.push(Attempt::new(serial, seen, retry_of));
-        Some(group.len() - 1)
     }
 
     /// Makes room: finished tries first; then, unless that was worth the while, those kept for
@@ -233,15 +227,29 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
-        let cause = words::dropped(seen.packet, &context.settings.drop_reasons);
-        if !seen.is_sent() && !self.groups.contains_key(&seen.key()) {
+        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_reasons) else {
             return;
-        }
-        if let (Some(cause), Some(attempt)) = (cause, self.query(seen, unplaced, context)) {
+        };
+        let key = seen.key();
+        let known = self.groups.get(&key);
+        let attempt = match known.and_then(|group| group.of_query(seen)) {
+            Some(index) => self
+                .groups
+                .get_mut(&key)
+                .and_then(|group| group.get_mut(index)),
+            // Sent, and dropped before it reached any device.
+            None if seen.is_sent() => {
+                unplaced.multi_question += u64::from(seen.peek.multi_question());
+                self.begin(key, seen, context)
+            }
+            None => None,
+        };
+        if let Some(attempt) = attempt {
             let what = match seen.packet.ifindex {
                 Ifindex(0) => "query before any device",
                 Ifindex(_) => "query",
             };
+            attempt.query_passes(seen);
             let same = attempt.query.is_of(seen.packet);
             attempt.dropped.note(same, words::freed(what, &cause));
         }
@@ -292,13 +300,11 @@ impl DnsTable {
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
             attempt.reject(cause, context);
-        } else if ends.is_told(error) {
-            let index = self.begin(key, &seen, context);
-            let group = self.groups.get_mut(&key);
-            if let Some(attempt) = index.and_then(|index| group?.get_mut(index)) {
-                // Who asked is told by the query's drop, which comes after the error.
-                attempt.rejected = Some(cause.to_owned());
-            }
+        } else if ends.is_told(error)
+            && let Some(attempt) = self.begin(key, &seen, context)
+        {
+            // Who asked is told by the query's drop, which comes after the error.
+            attempt.rejected = Some(cause.to_owned());
         }
     }
 

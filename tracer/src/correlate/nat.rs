@@ -12,10 +12,6 @@ use crate::model::{Conntrack, Flow, KtimeNs, Packet, Place, Protocol};
 /// A translation is forgotten between one and two such spans after its last new sight.
 const SPAN: Duration = Duration::from_secs(60);
 
-/// Most namespaces, one behind the other, that may each translate a packet: a node's and, where
-/// one kernel plays several nodes, the next one's.
-const NODES: usize = 2;
-
 /// Both ends of an exchange, before NAT, and the backend behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ends {
@@ -34,12 +30,22 @@ impl Ends {
     }
 }
 
+/// What a flow was before it was translated.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    /// In the namespace that translated it.
+    here: Flow,
+    /// As the client sent it: another namespace may have translated it on its way here, a node's
+    /// say, where one kernel plays several.
+    first: Flow,
+}
+
 /// Translations seen lately, by protocol and reply tuple; two generations, so that forgetting
 /// costs nothing.
 #[derive(Debug)]
 pub(super) struct Nat {
-    young: FxHashMap<(Protocol, Flow), Flow>,
-    old: FxHashMap<(Protocol, Flow), Flow>,
+    young: FxHashMap<(Protocol, Flow), Before>,
+    old: FxHashMap<(Protocol, Flow), Before>,
     turned: KtimeNs,
     most: usize,
 }
@@ -57,16 +63,23 @@ impl Nat {
 
     /// Remembers the entry if it translates anything.
     pub(super) fn learn(&mut self, protocol: Protocol, conntrack: Conntrack) {
-        if conntrack.original == conntrack.reply.reversed() {
+        let here = conntrack.original;
+        if here == conntrack.reply.reversed() {
             return;
         }
         let key = (protocol, conntrack.reply);
-        if self.young.get(&key) != Some(&conntrack.original) {
-            if self.young.len() >= self.most {
-                self.old = std::mem::take(&mut self.young);
-            }
-            self.young.insert(key, conntrack.original);
+        if self
+            .young
+            .get(&key)
+            .is_some_and(|before| before.here == here)
+        {
+            return;
         }
+        let first = self.first(protocol, here.reversed()).unwrap_or(here);
+        if self.young.len() >= self.most {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, Before { here, first });
     }
 
     /// Lets old translations go.
@@ -77,10 +90,11 @@ impl Nat {
         }
     }
 
-    /// The original of what answers as `reply`.
-    fn original(&self, protocol: Protocol, reply: Flow) -> Option<Flow> {
+    /// What the client sent, of what is answered as `reply`; `None` when that is not translated.
+    fn first(&self, protocol: Protocol, reply: Flow) -> Option<Flow> {
         let key = (protocol, reply);
-        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+        let before = self.young.get(&key).or_else(|| self.old.get(&key))?;
+        Some(before.first)
     }
 
     /// Ends of a packet whose direction only its conntrack entry, or a known translation, tells.
@@ -90,8 +104,11 @@ impl Nat {
         match packet.conntrack {
             Some(conntrack) => self.of_entry(protocol, conntrack, is_forward(conntrack, flow)),
             None => {
-                let forward = self.original(protocol, flow).is_none();
-                self.of_flow(protocol, flow, forward)
+                match self.first(protocol, flow) {
+                    // An answer, not translated back yet.
+                    Some(first) => between(flow.reversed(), first, false),
+                    None => self.of_flow(protocol, flow, true),
+                }
             }
         }
     }
@@ -128,38 +145,28 @@ impl Nat {
     }
 
     fn of_entry(&self, protocol: Protocol, conntrack: Conntrack, forward: bool) -> Ends {
-        let backend = conntrack.is_translated().then_some(conntrack.reply.src);
-        self.before(protocol, conntrack.original, backend, forward)
+        let Conntrack {
+            original, reply, ..
+        } = conntrack;
+        // Its own translation, or, if it has none, one before it.
+        let first = self.first(protocol, reply).unwrap_or(original);
+        between(reply.reversed(), first, forward)
     }
 
     fn of_flow(&self, protocol: Protocol, flow: Flow, forward: bool) -> Ends {
         let asking = if forward { flow } else { flow.reversed() };
-        self.before(protocol, asking, None, forward)
+        let first = self.first(protocol, asking.reversed()).unwrap_or(asking);
+        between(asking, first, forward)
     }
+}
 
-    /// Goes back from `asking` through the translations that led to it, to what the client sent.
-    fn before(
-        &self,
-        protocol: Protocol,
-        mut asking: Flow,
-        mut backend: Option<SocketAddr>,
-        forward: bool,
-    ) -> Ends {
-        for _ in 0..NODES {
-            let Some(original) = self.original(protocol, asking.reversed()) else {
-                break;
-            };
-            if backend.is_none() && original.dst != asking.dst {
-                backend = Some(asking.dst);
-            }
-            asking = original;
-        }
-        Ends {
-            client: asking.src,
-            asked: asking.dst,
-            backend,
-            forward,
-        }
+/// Ends of what the client sent as `first` and the server receives as `last`.
+fn between(last: Flow, first: Flow, forward: bool) -> Ends {
+    Ends {
+        client: first.src,
+        asked: first.dst,
+        backend: (first.dst != last.dst).then_some(last.dst),
+        forward,
     }
 }
 

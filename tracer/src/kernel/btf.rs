@@ -37,8 +37,6 @@ pub struct Btf {
     /// Where type N begins in `types`; type 0 is `void`.
     starts: Vec<u32>,
     strings: Vec<u8>,
-    /// Named structs, unions, typedefs and enums by name.
-    named: HashMap<(u32, Vec<u8>), u32>,
 }
 
 impl Btf {
@@ -95,15 +93,6 @@ impl Btf {
             self.starts
                 .push(u32::try_from(at).map_err(|_| "it is too long")?);
             let (kind, len) = (self.kind(id), self.vlen(id));
-            if matches!(
-                kind,
-                kind::STRUCT | kind::UNION | kind::TYPEDEF | kind::ENUM | kind::ENUM64
-            ) {
-                let name = self.string(self.word(at)).to_vec();
-                if !name.is_empty() {
-                    self.named.entry((kind, name)).or_insert(id);
-                }
-            }
             at += 12
                 + match kind {
                     kind::INT | kind::VAR | kind::DECL_TAG => 4,
@@ -152,8 +141,12 @@ impl Btf {
         rest.split(|&byte| byte == 0).next().unwrap_or_default()
     }
 
+    /// The first type of this kind and name. Looks at all of them: few are asked for, and an index
+    /// of all names would take more memory than the types themselves.
     fn find(&self, kind: u32, name: &str) -> Option<u32> {
-        self.named.get(&(kind, name.as_bytes().to_vec())).copied()
+        (1..u32::try_from(self.starts.len()).ok()?).find(|&id| {
+            self.kind(id) == kind && self.string(self.word(self.start(id))) == name.as_bytes()
+        })
     }
 
     /// The type behind names and qualifiers. Bounded, as hostile BTF could go in circles.

@@ -94,50 +94,32 @@ impl Kernel {
         }
         super::privilege::check()?;
         super::privilege::raise_memlock();
-        let (config, offsets, log_level);
-        // Not used, for the object has no CO-RE relocations, but parsed all the same: before all else, so
-        // that its 20 MB are not on top of anything else's.
-        let mut loader = EbpfLoader::new();
-        loader.btf(None);
-        return_freed();
         let btf = Btf::of_kernel("nf_conntrack")?;
-        offsets = offsets::of(&btf)?;
-        config = constants(
+        let offsets = offsets::of(&btf)?;
+        let config = config(
             options,
             btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3),
         );
-        log_level = if options.log { 0xff_u8 } else { 0 };
-        let mut ebpf = loader
+        let log_level: u8 = if options.log { 0xff } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(None) // the object has no CO-RE relocations; parsing BTF for them costs 30 MB
             .override_global("CONFIG", &config, true)
             .override_global("OFFSETS", &offsets, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("RECORDS", options.ring_bytes)
             .load(OBJECT)?;
-        drop(loader);
         fill_vips(&mut ebpf, &options.vips)?;
-        let reasons = btf.enumerators("skb_drop_reason");
-        let in_kernel = probes::ALL
-            .iter()
-            .map(|&probe| (probe, btf.tracepoint(probe.name).is_some()))
-            .collect::<Vec<_>>();
-        drop(btf);
-        return_freed();
-        let types = aya::Btf::from_sys_fs().ok();
-        return_freed();
         let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
         let (records, paged) = (take("RECORDS")?, take("PAGED")?);
         let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
-        let probes = in_kernel
-            .into_iter()
-            .map(|(probe, in_kernel)| ProbeState {
-                probe,
-                status: if in_kernel {
-                    attach(&mut ebpf, probe, types.as_ref())
-                } else {
-                    Status::NotInKernel
-                },
-            })
+        let present: Vec<_> = probes::ALL
+            .iter()
+            .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
             .collect();
+        let reasons = btf.enumerators("skb_drop_reason");
+        drop(btf); // aya parses it again, into more memory; not both at once
+        let probes = attach_all(&mut ebpf, &present);
+        super::trim::release_freed();
         let kernel = Self {
             ebpf,
             offsets,
@@ -145,8 +127,6 @@ impl Kernel {
             probes,
             seen: Losses::default(),
         };
-        drop(types);
-        return_freed();
         Ok((kernel, stream))
     }
 
@@ -254,22 +234,7 @@ impl Kernel {
     }
 }
 
-/// Gives freed memory back to the kernel, which malloc would keep for itself: what the parsed BTF
-/// took, tens of megabytes in small pieces, would else count for as long as the tracer runs.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "the standard library does not shrink the heap")]
-fn return_freed() {
-    // SAFETY: malloc_trim(3) takes the heap's own locks and touches freed pages only.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Other C libraries have no such call.
-#[cfg(not(target_env = "gnu"))]
-fn return_freed() {}
-
-fn constants(options: &Options, drop_reason: bool) -> Config {
+fn config(options: &Options, drop_reason: bool) -> Config {
     let mut dns_ports = [[0; 2]; DNS_PORTS];
     for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
         *slot = port.to_be_bytes();
@@ -302,10 +267,26 @@ fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Attaches each probe that the kernel has.
+fn attach_all(ebpf: &mut Ebpf, present: &[(Probe, bool)]) -> Vec<ProbeState> {
+    let types = aya::Btf::from_sys_fs().ok();
+    present
+        .iter()
+        .map(|&(probe, present)| ProbeState {
+            probe,
+            status: if present {
+                attach(ebpf, probe, types.as_ref())
+            } else {
+                Status::NotInKernel
+            },
+        })
+        .collect()
+}
+
 /// Attaches one probe: as a BTF tracepoint where the object has one and the kernel takes it,
 /// else as a raw tracepoint.
-fn attach(ebpf: &mut Ebpf, probe: Probe, aya_btf: Option<&aya::Btf>) -> Status {
-    if let (Some(name), Some(types)) = (probe.btf_program, aya_btf) {
+fn attach(ebpf: &mut Ebpf, probe: Probe, types: Option<&aya::Btf>) -> Status {
+    if let (Some(name), Some(types)) = (probe.btf_program, types) {
         match attach_btf(ebpf, name, probe.name, types) {
             Ok(()) => return Status::Attached { paged: true },
             Err(why) => tracing::debug!(program = name, why, "refused"),

@@ -67,7 +67,7 @@ pub struct ConnectionTotals {
 pub struct Unplaced {
     /// DNS messages that do not parse (RFC 1035, section 4.1).
     pub malformed: u64,
-    /// Messages captured too short to be told.
+    /// Messages captured too short to be told, and packets part of whose payload could not be read.
     pub cut: u64,
     /// Answers to no query that was seen.
     pub unmatched: u64,

@@ -1,7 +1,6 @@
 //! Which tests are ignored, why, and how to run one of them by itself.
 //!
-//! A test that needs something is ignored, and its reason's first words name the tier that runs
-//! it. libtest tells reasons in its JSON listing only, which stable Rust calls unstable.
+//! A test that needs something is ignored, and its reason names the tiers that run it.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,9 +13,8 @@ use serde_json::Value;
 
 use crate::sh;
 
-/// How a reason begins, and thereby which tier runs the test.
-const NEEDS_ROOT: &str = "needs root";
-const NEEDS_CLUSTER: &str = "needs a real cluster";
+/// Tiers that run ignored tests; a reason names them, as `cargo xtask test TIER`.
+const TIERS: [&str; 3] = ["kernel", "vm", "cluster"];
 
 /// Longest a test may take on this machine before it is killed.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -104,11 +102,11 @@ fn artifact(line: &str) -> Option<Artifact> {
 }
 
 impl Built {
-    /// The ignored tests that root and a BPF kernel are enough for.
+    /// The ignored tests whose reason says that `cargo xtask test TIER` runs them.
     ///
     /// # Errors
-    /// A test is ignored for a reason no tier runs, so that it would never run.
-    pub(super) fn needing_root(&self) -> Result<Vec<Case>> {
+    /// A test is ignored for a reason that names no tier, so that it would never run.
+    pub(super) fn of_tier(&self, tier: &str) -> Result<Vec<Case>> {
         let mut cases = Vec::new();
         for Binary { target, path } in &self.binaries {
             let listing = sh::output(
@@ -124,17 +122,15 @@ impl Built {
         }
         for case in &cases {
             ensure!(
-                [NEEDS_ROOT, NEEDS_CLUSTER]
-                    .iter()
-                    .any(|needs| case.reason.starts_with(needs)),
-                "{} is ignored for {:?}, a reason no tier runs",
+                TIERS.iter().any(|tier| case.is_of(tier)),
+                "{} is ignored for {:?}, a reason that names no tier",
                 case.shown(),
                 case.reason
             );
         }
-        cases.retain(|case| case.reason.starts_with(NEEDS_ROOT));
+        cases.retain(|case| case.is_of(tier));
         if cases.is_empty() {
-            bail!("no test is ignored with a reason that begins with \"{NEEDS_ROOT}\"");
+            bail!("no test is ignored with a reason that names `cargo xtask test {tier}`");
         }
         Ok(cases)
     }
@@ -152,6 +148,11 @@ fn ignored(line: &str, target: &str, binary: &Path) -> Option<Case> {
 }
 
 impl Case {
+    /// Whether its reason says that this tier runs it.
+    fn is_of(&self, tier: &str) -> bool {
+        self.reason.contains(&format!("cargo xtask test {tier}`"))
+    }
+
     /// Where in the workspace and which.
     pub(super) fn shown(&self) -> String {
         format!("{}::{}", self.target, self.name)

@@ -42,7 +42,7 @@ pub(super) fn run(versions: &[Version]) -> Result<usize> {
         versions
     };
     let built = cases::build(Profile::Release)?;
-    let wanted = built.needing_root()?;
+    let wanted = built.of_tier("vm")?;
     let files = files(&built, &wanted)?;
     let answerer = Answerer::start()?;
     let script = script(&wanted, answerer.port());

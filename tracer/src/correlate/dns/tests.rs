@@ -461,9 +461,9 @@ fn an_answer_whose_arrival_is_not_seen_settles() {
     let mut scene = Scene::new();
     asked(&mut scene, 1, A);
     scene.see(answering(CLIENT, &answer(1, ASK, A)).into_iter().take(3));
-    scene.shows(&[]);
+    scene.wait(900).shows(&[]);
     scene
-        .wait(500)
+        .wait(400)
         .shows(&["1 a.example A 10.96.0.10:53 via 192.0.2.53:53: answered NOERROR in 60 µs"]);
 }
 

@@ -83,15 +83,6 @@ fn translations_one_behind_the_other_lead_to_the_first_client() {
 }
 
 #[test]
-fn translations_in_a_circle_end() {
-    let nat = knowing(&[
-        entry((CLIENT, VIP), (BACKEND, CLIENT)),
-        entry((CLIENT, BACKEND), (VIP, CLIENT)),
-    ]);
-    let _ = nat.ends(Protocol::Udp, &received(POD, 1).udp(CLIENT, BACKEND).0);
-}
-
-#[test]
 fn an_entry_without_translation_is_not_learnt() {
     let nat = knowing(&[entry((CLIENT, BACKEND), (BACKEND, CLIENT))]);
     assert!(nat.young.is_empty());
@@ -102,9 +93,9 @@ fn a_translation_is_forgotten_after_two_spans_unseen() {
     let mut nat = knowing(&[dnat()]);
     let reply = flow(BACKEND, CLIENT);
     nat.age(KtimeNs(60_000_000_000));
-    assert!(nat.original(Protocol::Udp, reply).is_some());
+    assert!(nat.first(Protocol::Udp, reply).is_some());
     nat.age(KtimeNs(120_000_000_000));
-    assert!(nat.original(Protocol::Udp, reply).is_none());
+    assert!(nat.first(Protocol::Udp, reply).is_none());
 }
 
 #[test]
