@@ -164,7 +164,7 @@ fn kernel() -> Result<usize> {
         sh::output(Command::new("id").arg("-u"))? == "0",
         "kernel tests load programs and make namespaces: run as root"
     );
-    let built = cases::build(cases::Profile::Release)?;
+    let built = cases::build()?;
     let wanted = built.of_tier("kernel")?;
     let mut failed = Vec::new();
     for case in &wanted {

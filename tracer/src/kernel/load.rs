@@ -94,6 +94,11 @@ impl Kernel {
         }
         super::privilege::check()?;
         super::privilege::raise_memlock();
+        // Parses the kernel's BTF though it is told at once not to use it, as the object has no
+        // CO-RE relocations: before all else, so that its 20 MB are not on top of anything.
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        super::trim::release_freed();
         let btf = Btf::of_kernel("nf_conntrack")?;
         let offsets = offsets::of(&btf)?;
         let config = config(
@@ -101,8 +106,7 @@ impl Kernel {
             btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3),
         );
         let log_level: u8 = if options.log { 0xff } else { 0 };
-        let mut ebpf = EbpfLoader::new()
-            .btf(None) // the object has no CO-RE relocations; parsing BTF for them costs 30 MB
+        let mut ebpf = loader
             .override_global("CONFIG", &config, true)
             .override_global("OFFSETS", &offsets, true)
             .override_global(aya_log::LEVEL, &log_level, false)
@@ -117,7 +121,8 @@ impl Kernel {
             .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
             .collect();
         let reasons = btf.enumerators("skb_drop_reason");
-        drop(btf); // aya parses it again, into more memory; not both at once
+        drop(btf);
+        super::trim::release_freed();
         let probes = attach_all(&mut ebpf, &present);
         super::trim::release_freed();
         let kernel = Self {

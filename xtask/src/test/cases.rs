@@ -19,14 +19,6 @@ const TIERS: [&str; 3] = ["kernel", "vm", "cluster"];
 /// Longest a test may take on this machine before it is killed.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// Which of cargo's profiles to build with.
-#[derive(Clone, Copy)]
-pub(super) enum Profile {
-    Dev,
-    /// Small and quick: an emulated processor makes up for none of it.
-    Release,
-}
-
 /// What `cargo test -p tracer --no-run` built.
 pub(super) struct Built {
     /// The `tracer` program, whose path the tests have compiled in.
@@ -48,17 +40,22 @@ pub(super) struct Case {
     reason: String,
 }
 
-/// Builds tracer and its tests.
+/// Builds tracer and its tests in release: an emulated processor makes up for none of it, and
+/// what is measured is what is shipped.
 ///
 /// # Errors
 /// They do not build.
-pub(super) fn build(profile: Profile) -> Result<Built> {
+pub(super) fn build() -> Result<Built> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--package", "tracer", "--no-run", "--quiet"]);
+    command.args([
+        "test",
+        "--package",
+        "tracer",
+        "--no-run",
+        "--release",
+        "--quiet",
+    ]);
     command.arg("--message-format=json-render-diagnostics");
-    if matches!(profile, Profile::Release) {
-        command.arg("--release");
-    }
     let mut artifacts = Vec::new();
     sh::lines(&mut command, |line| artifacts.extend(artifact(line)))?;
     let mut tracer = None;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::cases::{self, Built, Case, Profile};
+use super::cases::{self, Built, Case};
 use crate::{
     sh::{self, say},
     vm::{self, Answerer, Guest, Outcome, Version},
@@ -41,7 +41,7 @@ pub(super) fn run(versions: &[Version]) -> Result<usize> {
     } else {
         versions
     };
-    let built = cases::build(Profile::Release)?;
+    let built = cases::build()?;
     let wanted = built.of_tier("vm")?;
     let files = files(&built, &wanted)?;
     let answerer = Answerer::start()?;
