@@ -349,3 +349,22 @@ fn words(error: aya::programs::ProgramError) -> String {
         _ => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_holds_every_program_of_every_probe() {
+        let names = probes::ALL
+            .iter()
+            .flat_map(|probe| [Some(probe.name), probe.btf_program])
+            .flatten();
+        for name in names {
+            // As a symbol: between two zeros of its string table.
+            let symbol = [b"\0", name.as_bytes(), b"\0"].concat();
+            let found = OBJECT.windows(symbol.len()).any(|bytes| bytes == symbol);
+            assert!(found, "{name}");
+        }
+    }
+}
