@@ -37,7 +37,7 @@ fn entries(node: &str, family: &str) -> BTreeSet<(SocketAddr, SocketAddr, Socket
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn every_exchange_and_connection_shows_the_backend_conntrack_holds() {
     let lab = lab("conntrack");
     let clients = [CLIENT1, CLIENT2].map(|pod| lab.netns(pod));

@@ -53,7 +53,7 @@ fn check(lab: &Lab, words: &str, expected: &str) {
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn a_query_by_dig_is_one_row_that_says_who_asked_what_and_who_answered() {
     let lab = lab("dig");
     let web = "web.default.svc.cluster.local";
@@ -100,7 +100,7 @@ fn a_query_by_dig_is_one_row_that_says_who_asked_what_and_who_answered() {
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn a_and_aaaa_from_one_socket_are_two_rows_told_apart_by_their_ids() {
     let lab = lab("rust");
     let check = |vip: IpAddr| {
@@ -136,7 +136,7 @@ fn a_and_aaaa_from_one_socket_are_two_rows_told_apart_by_their_ids() {
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn one_question_asked_again_after_its_answer_is_a_new_query() {
     let lab = lab("again");
     let traced = traced(&lab, 2, |netns| {

@@ -29,5 +29,5 @@ iptables-legacy -t mangle -L -n >/dev/null
 tc qdisc add dev veth-node root netem delay 1ms
 
 ip netns exec pod dig +tries=1 +time=5 +short @10.96.0.10 big.lab.test >/tmp/answer
-test "$(wc -l </tmp/answer)" = 60
+test "$(wc -l </tmp/answer)" = 72
 conntrack -L -p udp --orig-dst 10.96.0.10 | grep 10.0.2.2
