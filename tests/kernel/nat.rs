@@ -45,18 +45,21 @@ fn every_exchange_and_connection_shows_the_backend_conntrack_holds() {
     let mut tracer = Tracer::start(&format!("--netns {one} --netns {two}"));
     for netns in &clients {
         inside(netns, "client", || {
-            for vip in KUBE_DNS.vips() {
-                for id in 0..10 {
-                    let socket = udp(SocketAddr::new(vip, 53));
-                    let sent = socket.send(&query(id, "host1.lab.test", A));
-                    assert!(sent.is_ok());
-                    assert_eq!(receive(&socket), id);
-                }
+            // Held until all have been used: a port that is used again is an entry that is used again.
+            let mut sockets = Vec::new();
+            for (vip, id) in KUBE_DNS
+                .vips()
+                .flat_map(|vip| (0..10).map(move |id| (vip, id)))
+            {
+                let socket = udp(SocketAddr::new(vip, 53));
+                let sent = socket.send(&query(id, "host1.lab.test", A));
+                assert!(sent.is_ok());
+                assert_eq!(receive(&socket), id);
+                sockets.push(socket);
             }
-            for vip in WEB.vips() {
-                for _ in 0..10 {
-                    get(SocketAddr::new(vip, 80));
-                }
+            let mut streams = Vec::new();
+            for vip in WEB.vips().flat_map(|vip| [vip; 10]) {
+                streams.push(get(SocketAddr::new(vip, 80)));
             }
             let echo = udp(ECHO.socket());
             assert!(echo.send(&[0; 13]).is_ok());

@@ -73,8 +73,8 @@ pub(crate) fn receive_framed(mut stream: &TcpStream) -> u16 {
     u16::from_be_bytes([answer[0], answer[1]])
 }
 
-/// Sends `request` to a web server and reads to the end of its answer.
-pub(crate) fn get(server: SocketAddr) -> SocketAddr {
+/// Asks a web server and reads to the end of its answer; the connection keeps its port until it is dropped.
+pub(crate) fn get(server: SocketAddr) -> TcpStream {
     let mut stream = tcp(server);
     stream
         .write_all(b"GET / HTTP/1.0\r\n\r\n")
@@ -82,7 +82,7 @@ pub(crate) fn get(server: SocketAddr) -> SocketAddr {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("it answers");
     assert!(!answer.is_empty());
-    stream.local_addr().expect("it is connected")
+    stream
 }
 
 /// An id nobody can foretell.
