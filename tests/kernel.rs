@@ -14,7 +14,6 @@ mod kernel {
 
     mod broken;
     mod lies;
-    mod virtio;
     mod wire;
 
     mod command;
