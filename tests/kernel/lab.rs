@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{End, LyingDns, Topology, iptables_restore, run_in, text_of, veth};
+use crate::support::{
+    End, LyingDns, Topology, client_and_server, iptables_restore, run_in, text_of, veth,
+};
 use tracer::lab::services::{CLIENT1, DNS1, PODS, WEB1};
 use tracer::lab::{Lab, Lie, Options};
 
@@ -126,20 +128,7 @@ fn lab_that_was_killed_is_replaced_with_the_processes_left_in_it() {
 
 /// Asks a lying server over one veth pair and returns the client's namespace with what dig said.
 fn lied_to(test: &str, lie: Lie, expected: &str) {
-    let mut topology = Topology::new(test);
-    let (client, server) = (topology.netns("client"), topology.netns("server"));
-    veth(
-        &End {
-            netns: &client,
-            device: "eth0",
-            addresses: &["192.0.2.1/24"],
-        },
-        &End {
-            netns: &server,
-            device: "eth0",
-            addresses: &["192.0.2.2/24", "192.0.2.3/24"],
-        },
-    );
+    let (_topology, client, server) = client_and_server(test);
     let more: &[&str] = match lie {
         Lie::OtherSource => &["--from", "192.0.2.3:53"],
         _ => &[],

@@ -115,8 +115,6 @@ abi! {
         pub tuple_daddr: u16,
         /// `nf_conntrack_tuple.dst.u`
         pub tuple_dport: u16,
-        /// `nf_conntrack_tuple.dst.protonum`
-        pub tuple_protocol: u16,
     }
 }
 
@@ -168,6 +166,5 @@ impl Offsets {
         tuple_family: ABSENT,
         tuple_daddr: ABSENT,
         tuple_dport: ABSENT,
-        tuple_protocol: ABSENT,
     };
 }

@@ -50,7 +50,6 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         tuple_family: may("nf_conntrack_tuple", "src.l3num"),
         tuple_daddr: may("nf_conntrack_tuple", "dst.u3"),
         tuple_dport: may("nf_conntrack_tuple", "dst.u"),
-        tuple_protocol: may("nf_conntrack_tuple", "dst.protonum"),
     };
     if offsets.skb_data != offsets.skb_head + 8 {
         return Err(Error::Layout {
