@@ -18,4 +18,5 @@ mod kernel {
 
     mod command;
     mod load;
+    mod virtio;
 }

@@ -39,6 +39,9 @@ pub mod mark {
     pub const FIRST_FRAGMENT: u8 = 2;
     /// Part of the payload lay where the kernel program could not read it.
     pub const UNREADABLE: u8 = 4;
+    /// The UDP header, too, lay where the program could not read it: ports are zero, and what
+    /// follows `skip` begins with that header.
+    pub const PORTS_BEHIND: u8 = 8;
 }
 
 /// What follows a [`Packet`], in this order; after it come `captured` bytes.
@@ -73,7 +76,8 @@ abi! {
         /// Bytes that follow this record and its parts, at most [`CAPTURE_LIMIT`].
         pub captured: u16,
         /// How many of them come before the transport's payload: 0 where the payload alone was
-        /// copied, the headers' length where the whole packet was.
+        /// copied, the headers' length where the whole packet was; less UDP's with
+        /// [`mark::PORTS_BEHIND`].
         pub skip: u16,
         /// Nanoseconds since boot, suspend excluded (`bpf_ktime_get_ns`).
         pub ktime_ns: u64,

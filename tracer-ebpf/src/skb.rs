@@ -163,6 +163,15 @@ pub(crate) struct Headers {
     pub(crate) marks: u8,
 }
 
+impl Headers {
+    /// Whether they lie where they were read.
+    #[inline(always)]
+    pub(crate) fn are_linear(&self) -> bool {
+        self.bounds.linear_from(self.ip) >= self.payload_offset
+            || self.marks & mark::LATER_FRAGMENT != 0
+    }
+}
+
 /// Why a packet is not looked at further.
 pub(crate) enum Skip {
     /// It is of another protocol.
@@ -352,11 +361,26 @@ struct Ip {
 }
 
 /// RFC 768, RFC 9293 section 3.1, RFC 792, RFC 4443 section 2.1.
+///
+/// A network card's driver may leave all but the Ethernet header in page fragments; receive
+/// offload then pulls in the IP and TCP headers, but not UDP's (`dev_gro_receive`,
+/// net/core/gro.c), and `l4` holds no header.
 #[inline(always)]
 fn transport(bounds: Bounds, ip: &Ip, l4: &[u8; 20]) -> Headers {
     let tcp = ip.protocol == TCP;
-    let header = if tcp { u32::from(l4[12] >> 4) * 4 } else { 8 };
+    let first = ip.marks & mark::LATER_FRAGMENT == 0;
+    let behind = ip.protocol == UDP && first && bounds.linear_from(ip.at) < ip.header + 8;
+    let header = match (tcp, behind) {
+        (true, _) => u32::from(l4[12] >> 4) * 4,
+        (_, true) => 0,
+        _ => 8,
+    };
     let payload_offset = ip.header + header;
+    let ports = if behind {
+        [0; 4]
+    } else {
+        [l4[0], l4[1], l4[2], l4[3]]
+    };
     Headers {
         bounds,
         addresses: ip.addresses,
@@ -373,11 +397,11 @@ fn transport(bounds: Bounds, ip: &Ip, l4: &[u8; 20]) -> Headers {
         } else {
             0
         },
-        sport: [l4[0], l4[1]],
-        dport: [l4[2], l4[3]],
+        sport: [ports[0], ports[1]],
+        dport: [ports[2], ports[3]],
         protocol: ip.protocol,
         tcp_flags: if tcp { l4[13] } else { 0 },
-        marks: ip.marks,
+        marks: ip.marks | if behind { mark::PORTS_BEHIND } else { 0 },
     }
 }
 

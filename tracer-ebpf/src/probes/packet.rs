@@ -53,6 +53,10 @@ static UDP_SEEN: LruHashMap<FlowHere, u8> = LruHashMap::with_max_entries(16384, 
 #[map]
 static VIPS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(65536, 0);
 
+/// Addresses that DNS queries went to, for packets whose ports cannot be read.
+#[map]
+static DNS_SERVERS: LruHashMap<[u32; 4], u8> = LruHashMap::with_max_entries(4096, 0);
+
 /// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
 #[map]
 static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
@@ -114,12 +118,15 @@ pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers
         let record = &raw mut (*scratch).record;
         match wanted(seen, skb, headers) {
             Wanted::No => {}
+            _ if !headers.are_linear() => output::unreadable(seen.program),
             Wanted::Headers => emit(seen, skb, headers, record, 0),
             Wanted::Payload => {
                 let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
                 let start = headers.ip + u64::from(headers.payload_offset);
                 if DIRECT && headers.bounds.linear_from(start) < len {
                     emit_paged(seen, skb, headers, record);
+                } else if headers.marks & mark::PORTS_BEHIND != 0 {
+                    output::unreadable(seen.program);
                 } else {
                     emit(seen, skb, headers, record, len);
                 }
@@ -131,10 +138,11 @@ pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers
 
 /// Wanted are, in this order:
 /// 1. later fragments of UDP, which have no ports to judge by, as headers
-/// 2. anything with data, a handshake or an end on a DNS port, with payload
-/// 3. ICMP errors, with the packet they quote
-/// 4. of other TCP: handshakes, ends, first data each way, and any drop
-/// 5. of other UDP: the first packet of a flow that is translated, goes to a service address, or
+/// 2. UDP whose ports cannot be read, from or to where DNS queries went, with payload
+/// 3. anything with data, a handshake or an end on a DNS port, with payload
+/// 4. ICMP errors, with the packet they quote
+/// 5. of other TCP: handshakes, ends, first data each way, and any drop
+/// 6. of other UDP: the first packet of a flow that is translated, goes to a service address, or
 ///    is leaving its own socket, for that alone tells whose it is
 #[inline(always)]
 fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> Wanted {
@@ -146,8 +154,19 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
             Wanted::No
         };
     }
+    if headers.marks & mark::PORTS_BEHIND != 0 {
+        let [src, dst] = &headers.addresses;
+        return if is_dns_server(src) || is_dns_server(dst) {
+            Wanted::Payload
+        } else {
+            Wanted::No
+        };
+    }
     match headers.protocol {
-        UDP if on_dns_port(headers) => Wanted::Payload,
+        UDP if on_dns_port(headers) => {
+            remember_server(seen, headers);
+            Wanted::Payload
+        }
         UDP if config!(connections) != 0 => first_of_udp_flow(seen, skb, headers),
         TCP => {
             let edge = headers.tcp_flags & (SYN | FIN | RST) != 0;
@@ -177,13 +196,33 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
     }
 }
 
+/// Learns where a query that leaves goes, so that its answer is known by address.
+#[inline(always)]
+fn remember_server(seen: &Seen, headers: &Headers) {
+    let [_, server] = &headers.addresses;
+    if seen.place == place::QUEUED && is_dns_port(headers.dport) && !is_dns_server(server) {
+        let _ = DNS_SERVERS.insert(server, 1, 0);
+    }
+}
+
+#[inline(always)]
+fn is_dns_server(address: &[u32; 4]) -> bool {
+    // SAFETY: the value is only tested for presence.
+    unsafe { DNS_SERVERS.get(address) }.is_some()
+}
+
 #[inline(always)]
 fn on_dns_port(headers: &Headers) -> bool {
+    is_dns_port(headers.dport) || is_dns_port(headers.sport)
+}
+
+#[inline(always)]
+fn is_dns_port(wanted: [u8; 2]) -> bool {
     let mut found = false;
     let mut index = 0;
     while index < DNS_PORTS {
         let port = config!(dns_ports[index]);
-        found |= port != [0, 0] && (port == headers.dport || port == headers.sport);
+        found |= port != [0, 0] && port == wanted;
         index += 1;
     }
     found

@@ -106,7 +106,7 @@ fn address(words: [u32; 4]) -> [u8; 16] {
 /// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
 /// cut short or contradict themselves.
 pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
-    let record: record::Packet = tracer_ebpf::read(bytes)?;
+    let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
     let mut conntrack = None;
     if record.parts & part::CONNTRACK != 0 {
@@ -119,7 +119,15 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         origin = Some(tracer_ebpf::read::<record::Origin>(rest)?);
         rest = rest.get(size_of::<record::Origin>()..)?;
     }
-    let payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
+    let mut payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
+    if record.marks & mark::PORTS_BEHIND != 0 {
+        // RFC 768: source port, destination port, length, checksum.
+        let header: &[u8; 8];
+        (header, payload) = payload.split_first_chunk()?;
+        record.sport = [header[0], header[1]];
+        record.dport = [header[2], header[3]];
+        record.payload_len = record.payload_len.saturating_sub(8);
+    }
     let (sport, dport, transport) = transport(&record);
     let [src, dst] = record.addresses;
     Some(Packet {
@@ -258,6 +266,24 @@ mod tests {
         assert_eq!(&packet.payload[..], b"xxx");
         assert!(packet.conntrack.is_some());
         assert_eq!(packet.sender.unwrap().pid, Some(0x0707_0707));
+    }
+
+    #[test]
+    fn ports_that_the_kernel_could_not_read_are_read_from_what_it_copied() {
+        let mut bytes = record(28 + 8 + 3);
+        bytes[6..8].copy_from_slice(&28_u16.to_ne_bytes());
+        bytes[offset_of!(record::Packet, payload_len)..][..4]
+            .copy_from_slice(&11_u32.to_ne_bytes());
+        bytes[offset_of!(record::Packet, marks)] = mark::PORTS_BEHIND;
+        let udp = bytes.len() - 11;
+        bytes[udp..udp + 8].copy_from_slice(&[0, 53, 0x9c, 0x40, 0, 11, 0, 0]);
+        let packet = decode(&bytes, layout(), &mut BytesMut::new()).unwrap();
+        assert_eq!(
+            (packet.flow.src.port(), packet.flow.dst.port()),
+            (53, 40000)
+        );
+        assert_eq!(&packet.payload[..], b"xxx");
+        assert_eq!(packet.payload_len, 3);
     }
 
     #[test]
