@@ -55,12 +55,21 @@ pub(crate) fn reserve<T: 'static>(program: u32) -> Option<RingBufEntry<T>> {
     entry
 }
 
-/// Hands over `len` bytes at `record`, counted for `program` when the ring is full.
+/// Records of one program that pass between two looks at how full the ring is.
+pub(crate) const LOOK_EVERY: u64 = 64;
+
+/// Hands over `len` bytes at `record`, counted for `program` when the ring is full. `look` says
+/// whether the reader may have to be woken: asking costs as much as a small record.
 #[inline(always)]
-pub(crate) fn output(record: *mut c_void, len: u64, program: u32) {
+pub(crate) fn output(record: *mut c_void, len: u64, program: u32, look: bool) {
+    let flags = if look {
+        wake()
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    };
     // SAFETY: the verifier proves that `len` bytes can be read; the map is a static.
     let result = unsafe {
-        generated::bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record, len, wake())
+        generated::bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), record, len, flags)
     };
     if result != 0 {
         ring_full(program);

@@ -80,6 +80,8 @@ struct Record {
     packet: Packet,
     /// Parts, then payload.
     rest: [u8; HEAD + CAPTURE_LIMIT + 1],
+    /// Records put together here so far.
+    count: u64,
 }
 
 #[map]
@@ -216,16 +218,22 @@ fn on_dns_port(headers: &Headers) -> bool {
     is_dns_port(headers.dport) || is_dns_port(headers.sport)
 }
 
+/// Ports in use come first. The verifier, which knows these constants, leaves out what follows
+/// the last of them.
 #[inline(always)]
 fn is_dns_port(wanted: [u8; 2]) -> bool {
-    let mut found = false;
     let mut index = 0;
     while index < DNS_PORTS {
         let port = config!(dns_ports[index]);
-        found |= port != [0, 0] && port == wanted;
+        if port == [0, 0] {
+            return false;
+        }
+        if port == wanted {
+            return true;
+        }
         index += 1;
     }
-    found
+    false
 }
 
 #[inline(always)]
@@ -304,9 +312,11 @@ fn emit<const DIRECT: bool>(
         (*record).packet.skip = 0;
         let unreadable = if captured < len { mark::UNREADABLE } else { 0 };
         (*record).packet.marks = headers.marks | unreadable;
+        (*record).count += 1;
+        let look = (*record).count.is_multiple_of(output::LOOK_EVERY);
+        let len = size_of::<Packet>() + parts + captured as usize;
+        output::output(record.cast(), len as u64, seen.program, look);
     }
-    let len = size_of::<Packet>() + parts + captured as usize;
-    output::output(record.cast(), len as u64, seen.program);
 }
 
 /// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
@@ -364,7 +374,7 @@ fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        (*packet).addresses = headers.addresses;
+        copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
     }
     let conntrack = fill_conntrack(record, skb.conntrack());
     let origin = fill_place(record, conntrack, seen, skb);
@@ -374,6 +384,17 @@ fn fill<const DIRECT: bool>(
             (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
     }
     conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>()
+}
+
+/// By words: an assignment becomes a call of `memmove`, which goes byte by byte.
+///
+/// # Safety
+/// `to` is valid for writes.
+#[inline(always)]
+unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]) {
+    let [[a, b, c, d], [e, f, g, h]] = *from;
+    // SAFETY: the caller's.
+    unsafe { to.write([[a, b, c, d], [e, f, g, h]]) }
 }
 
 /// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
@@ -440,12 +461,13 @@ fn fill_place<const DIRECT: bool>(
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;
         (*origin).location = seen.location;
-        (*origin).cgroup = 0;
-        (*origin).pid = 0;
         if full {
             (*origin).cgroup = generated::bpf_get_current_cgroup_id();
             (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
             generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
+        } else {
+            (*origin).cgroup = 0;
+            (*origin).pid = 0;
         }
     }
     1
