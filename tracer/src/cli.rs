@@ -58,6 +58,9 @@ pub struct TraceArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+    /// Print the summary at the end, and no line for each query and connection
+    #[arg(long)]
+    pub summary: bool,
     /// Port that carries DNS; may be repeated, up to four times
     #[arg(long, value_name = "PORT", default_value = "53", value_parser = clap::value_parser!(u16).range(1..))]
     pub dns_port: Vec<u16>,

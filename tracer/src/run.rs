@@ -277,6 +277,7 @@ struct Shown {
     dns: bool,
     connections: bool,
     netns: Vec<String>,
+    each: bool,
     node: Node,
     trace: Trace,
     format: Format,
@@ -298,6 +299,7 @@ impl Shown {
             dns: args.wants_dns(),
             connections: args.wants_connections(),
             netns: args.netns.clone(),
+            each: !args.summary,
             node: Node::default(),
             trace: Trace::default(),
             format,
@@ -325,7 +327,9 @@ impl Shown {
             let named = self.node.name(row.client());
             if self.wants(&row, &named) {
                 self.trace.add(&row);
-                report::row(self.format, &row, &named, &mut self.out)?;
+                if self.each {
+                    report::row(self.format, &row, &named, &mut self.out)?;
+                }
             }
         }
         self.out.flush()

@@ -392,9 +392,9 @@ fn fill<const DIRECT: bool>(
 /// `to` is valid for writes.
 #[inline(always)]
 unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]) {
-    let [[a, b, c, d], [e, f, g, h]] = *from;
+    let [[s0, s1, s2, s3], [d0, d1, d2, d3]] = *from;
     // SAFETY: the caller's.
-    unsafe { to.write([[a, b, c, d], [e, f, g, h]]) }
+    unsafe { to.write([[s0, s1, s2, s3], [d0, d1, d2, d3]]) }
 }
 
 /// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.

@@ -26,6 +26,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) enum Capture {
     Nothing,
     Tcpdump,
+    TracerSummary,
     TracerText,
     TracerJson,
 }
@@ -37,9 +38,10 @@ pub(super) struct Captured {
 }
 
 impl Capture {
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Nothing,
         Self::Tcpdump,
+        Self::TracerSummary,
         Self::TracerText,
         Self::TracerJson,
     ];
@@ -48,6 +50,7 @@ impl Capture {
         match self {
             Self::Nothing => "none (noise)",
             Self::Tcpdump => "tcpdump -w",
+            Self::TracerSummary => "tracer --summary",
             Self::TracerText => "tracer -o text",
             Self::TracerJson => "tracer -o json",
         }
@@ -55,7 +58,10 @@ impl Capture {
 
     /// Whether a loss is ours to answer for.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::TracerText | Self::TracerJson)
+        matches!(
+            self,
+            Self::TracerSummary | Self::TracerText | Self::TracerJson
+        )
     }
 
     /// Runs `load` while this captures.
@@ -71,8 +77,9 @@ impl Capture {
         match self {
             Self::Nothing => Ok((load()?, Captured { lost: 0 })),
             Self::Tcpdump => tcpdump(&output, load),
-            Self::TracerText => traced(tracer, "text", &output, load),
-            Self::TracerJson => traced(tracer, "json", &output, load),
+            Self::TracerSummary => traced(tracer, &["--summary", "-o", "json"], &output, load),
+            Self::TracerText => traced(tracer, &["-o", "text"], &output, load),
+            Self::TracerJson => traced(tracer, &["-o", "json"], &output, load),
         }
     }
 }
@@ -121,14 +128,15 @@ fn dropped(line: &str) -> Option<u64> {
 
 fn traced(
     tracer: &Path,
-    format: &str,
+    args: &[&str],
     output: &Output,
     load: impl Fn() -> Result<Run>,
 ) -> Result<(Run, Captured)> {
     let child = Child::start(
         "tracer trace",
         sh::tied(tracer, "KILL")
-            .args(["trace", "-o", format])
+            .arg("trace")
+            .args(args)
             .stdout(Stdio::from(File::create(&output.0)?)),
     )?;
     thread::sleep(ATTACH);
@@ -142,7 +150,7 @@ fn traced(
         said.join(" | ")
     );
     let mut lost = u64::from(lossy);
-    if format == "json" {
+    if args.contains(&"json") {
         let text = fs::read_to_string(&output.0)?;
         let summary = text.lines().rev().find_map(summary);
         let Summary {
