@@ -18,5 +18,6 @@ mod kernel {
 
     mod command;
     mod load;
+    mod sockets;
     mod virtio;
 }

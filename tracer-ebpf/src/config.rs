@@ -18,8 +18,14 @@ pub mod program {
     pub const INET_SOCK_SET_STATE: u32 = 3;
     /// `tcp:tcp_retransmit_skb`
     pub const TCP_RETRANSMIT_SKB: u32 = 4;
+    /// `sock:sk_data_ready`
+    pub const SK_DATA_READY: u32 = 5;
+    /// `sock:sock_recv_length`
+    pub const SOCK_RECV_LENGTH: u32 = 6;
+    /// `sock:sock_send_length`
+    pub const SOCK_SEND_LENGTH: u32 = 7;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 8;
 }
 
 abi! {
@@ -99,6 +105,13 @@ abi! {
         pub sk_num: u16,
         /// `sock.sk_protocol`
         pub sk_protocol: u16,
+        /// `sock.sk_receive_queue.prev`: the last datagram, or the queue itself when it is empty.
+        pub sk_queue_last: u16,
+        /// `sock.sk_receive_queue.qlen`
+        pub sk_queue_len: u16,
+        /// `udp_sock.reader_queue.qlen`: what a reader took from that queue at once, to read it
+        /// one by one.
+        pub udp_reader_len: u16,
         /// `nf_conn.tuplehash`
         pub ct_tuplehash: u16,
         /// `nf_conn.zone.id`
@@ -158,6 +171,9 @@ impl Offsets {
         sk_dport: ABSENT,
         sk_num: ABSENT,
         sk_protocol: ABSENT,
+        sk_queue_last: ABSENT,
+        sk_queue_len: ABSENT,
+        udp_reader_len: ABSENT,
         ct_tuplehash: ABSENT,
         ct_zone: ABSENT,
         hash_tuple: ABSENT,

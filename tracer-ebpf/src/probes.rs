@@ -8,4 +8,5 @@
 pub mod device;
 pub mod drop;
 pub mod packet;
+pub mod socket_io;
 pub mod tcp;

@@ -9,6 +9,8 @@ pub mod kind {
     pub const PACKET: u32 = 1;
     /// A [`Socket`](super::Socket).
     pub const SOCKET: u32 = 2;
+    /// A [`SocketIo`](super::SocketIo).
+    pub const SOCKET_IO: u32 = 3;
 }
 
 /// Where a packet was seen: [`Packet::place`].
@@ -29,6 +31,16 @@ pub mod event {
     pub const CONNECTED: u8 = 2;
     /// A segment was sent again (`tcp:tcp_retransmit_skb`).
     pub const RETRANSMITTED: u8 = 3;
+}
+
+/// What a UDP socket gave or took: [`SocketIo::event`].
+pub mod io {
+    /// A datagram was put into its queue (`sock:sk_data_ready`).
+    pub const DELIVERED: u8 = 1;
+    /// The application took one out (`sock:sock_recv_length`).
+    pub const READ: u8 = 2;
+    /// The application's call to send one returned (`sock:sock_send_length`).
+    pub const SENT: u8 = 3;
 }
 
 /// Bits of [`Packet::marks`].
@@ -165,5 +177,41 @@ abi! {
         pub state: u8,
         /// Zero.
         pub pad: [u8; 6],
+    }
+}
+
+abi! {
+    /// What passed between a UDP socket and its application. One cache line, without addresses:
+    /// packets tell those, and are tied to the socket by `skb`, or by [`Origin::sock`].
+    pub struct SocketIo {
+        /// [`kind::SOCKET_IO`].
+        pub kind: u32,
+        /// Inode of the socket's network namespace.
+        pub netns: u32,
+        /// Nanoseconds since boot (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// Address of the `struct sock`, an identity only.
+        pub sock: u64,
+        /// Address of the last `struct sk_buff` in its queue for [`io::DELIVERED`], 0 when a
+        /// reader has emptied it meanwhile; 0 otherwise.
+        pub skb: u64,
+        /// Name of the current thread, for [`io::READ`] and [`io::SENT`]; void otherwise.
+        pub comm: [u8; 16],
+        /// Its process (tgid), and the thread itself; 0 otherwise.
+        pub pid: u32,
+        /// See `pid`.
+        pub tid: u32,
+        /// Bytes read or sent.
+        pub bytes: u32,
+        /// Datagrams in its queue afterwards, at most 65,535; 0 for [`io::SENT`].
+        pub queued: u16,
+        /// Local port, network order.
+        pub sport: [u8; 2],
+        /// Remote port, network order; 0 when the socket is not connected.
+        pub dport: [u8; 2],
+        /// One of [`io`].
+        pub event: u8,
+        /// Zero.
+        pub pad: [u8; 5],
     }
 }

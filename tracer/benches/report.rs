@@ -7,7 +7,9 @@
 use std::{hint::black_box, io::Write as _, sync::Arc, time::Duration, time::Instant};
 
 use tracer::{
-    model::{Client, Comm, Dns, KtimeNs, Named, NetnsInode, Outcome, Protocol, Row, WallNs},
+    model::{
+        Client, Comm, Dns, KtimeNs, Named, NetnsInode, Outcome, Protocol, Row, SocketEnds, WallNs,
+    },
     report::{self, Format},
 };
 
@@ -36,6 +38,7 @@ fn row(serial: u64) -> Row {
         latency: Some(Duration::from_micros(187)),
         outcome: Outcome::Answered,
         cause: None,
+        ends: SocketEnds::default(),
         retry_of: None,
         amends: None,
     })

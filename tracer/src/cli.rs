@@ -42,6 +42,10 @@ pub enum Command {
 
 /// What `tracer trace` takes.
 #[derive(Clone, Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct TraceArgs {
     /// Only DNS queries; with --connections, both
     #[arg(long)]
@@ -52,6 +56,10 @@ pub struct TraceArgs {
     /// Only what clients in this network namespace ask: its name or inode; may be repeated
     #[arg(long, value_name = "NAME")]
     pub netns: Vec<String>,
+    /// Follow queries and answers over UDP into their sockets: how long they lie there, and who
+    /// reads them
+    #[arg(long)]
+    pub path: bool,
     /// End after this long, such as 30s or 5m; else at Ctrl-C
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,

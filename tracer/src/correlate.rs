@@ -12,6 +12,7 @@ mod dropped;
 mod nat;
 mod once;
 mod quote;
+mod sockets;
 mod spot;
 mod words;
 
@@ -55,6 +56,9 @@ pub struct Settings {
     pub keep: Duration,
     /// Most queries, and most connections, that are followed at once.
     pub tracked: usize,
+    /// Whether queries and answers are followed into sockets; a row then waits until its answer
+    /// has been read.
+    pub paths: bool,
     /// Names of the running kernel's drop reasons.
     pub drop_reasons: HashMap<u32, String>,
 }
@@ -68,6 +72,7 @@ impl Default for Settings {
             unanswered_after: Duration::from_secs(6),
             keep: Duration::from_secs(15),
             tracked: 65_536,
+            paths: false,
             drop_reasons: HashMap::new(),
         }
     }
@@ -141,7 +146,7 @@ impl Correlator {
         Self {
             swept: KtimeNs(0),
             nat: Nat::new(settings.tracked),
-            dns: DnsTable::default(),
+            dns: DnsTable::new(if settings.paths { settings.tracked } else { 0 }),
             streams: Streams::new(settings.tracked.min(4096), STREAM_BYTES),
             connections: Connections::default(),
             unreadable: Once::default(),
@@ -161,6 +166,9 @@ impl Correlator {
             Event::Fact(Fact::Packet(packet)) => self.packet(packet, rows),
             Event::Fact(Fact::Socket(socket)) => {
                 self.connections.socket(socket);
+            }
+            Event::Fact(Fact::SocketIo(io)) => {
+                self.dns.socket(io, &mut self.register.open(rows));
             }
             Event::Tick { ktime, wall } => {
                 self.register.clocks = Clocks { ktime, wall };

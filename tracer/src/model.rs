@@ -1,14 +1,16 @@
 //! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
 //! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
 
+pub mod ends;
 pub mod fact;
 pub mod ids;
 pub mod row;
 pub mod trace;
 
+pub use ends::{Delivery, SocketEnds};
 pub use fact::{
-    Comm, Conntrack, Event, Fact, Flow, Losses, Packet, Place, Sender, Socket, SocketEvent,
-    Transport,
+    Comm, Conntrack, Event, Fact, Flow, IoEvent, Losses, Packet, Place, Sender, Socket,
+    SocketEvent, SocketIo, Task, Transport,
 };
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row};

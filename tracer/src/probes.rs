@@ -4,6 +4,7 @@
 pub mod device;
 pub mod drop;
 pub mod packet;
+pub mod socket_io;
 pub mod tcp;
 
 use bytes::BytesMut;
@@ -24,6 +25,17 @@ pub struct Probe {
     pub program: u32,
     /// What the tracer cannot see without it.
     pub unseen: &'static str,
+    /// When it is attached.
+    pub wanted: Wanted,
+}
+
+/// When a probe is worth what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// In every trace.
+    Always,
+    /// Where paths are asked for.
+    ForPaths,
 }
 
 /// All probes, in the order in which a packet meets them.
@@ -33,6 +45,9 @@ pub const ALL: &[Probe] = &[
     device::RECEIVE,
     drop::PROBE,
     tcp::RETRANSMIT,
+    socket_io::DELIVER,
+    socket_io::READ,
+    socket_io::SEND,
 ];
 
 /// Makes facts of records.
@@ -57,6 +72,7 @@ impl Decoder {
         match tracer_ebpf::read::<u32>(record)? {
             kind::PACKET => packet::decode(record, self.tuples, &mut self.arena).map(Fact::Packet),
             kind::SOCKET => tcp::decode(record).map(Fact::Socket),
+            kind::SOCKET_IO => socket_io::decode(record).map(Fact::SocketIo),
             _ => None,
         }
     }

@@ -93,6 +93,7 @@ pub fn probes(output: Output) -> Result<Exit> {
     let options = kernel::Options {
         dns_ports: vec![53],
         connections: true,
+        paths: true,
         vips: Vec::new(),
         ring_bytes: 4096,
         log: false,
@@ -176,6 +177,7 @@ impl Tracing {
         let (mut kernel, stream) = Kernel::load(&kernel::Options {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),
+            paths: args.path,
             vips: args.vip.clone(),
             ring_bytes: args.ring_kib * 1024,
             log,
@@ -193,6 +195,7 @@ impl Tracing {
             unanswered_after: args.unanswered_after,
             keep: args.unanswered_after + Duration::from_secs(9),
             tracked: args.tracked as usize,
+            paths: args.path,
             drop_reasons: kernel.drop_reasons(),
         };
         let mut correlator = Correlator::new(settings);

@@ -221,7 +221,7 @@ fn on_dns_port(headers: &Headers) -> bool {
 /// Ports in use come first. The verifier, which knows these constants, leaves out what follows
 /// the last of them.
 #[inline(always)]
-fn is_dns_port(wanted: [u8; 2]) -> bool {
+pub(crate) fn is_dns_port(wanted: [u8; 2]) -> bool {
     let mut index = 0;
     while index < DNS_PORTS {
         let port = config!(dns_ports[index]);

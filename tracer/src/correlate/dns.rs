@@ -5,6 +5,7 @@
 //! another address.
 
 mod attempt;
+mod ends;
 mod group;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ use rustc_hash::FxHashMap;
 
 use self::{
     attempt::{Answer, Attempt, State},
+    ends::Datagram,
     group::{Group, TRIES},
 };
 use super::{
@@ -24,6 +26,7 @@ use super::{
     nat::Ends,
     once::Once,
     quote::Quoted,
+    sockets::Sockets,
     spot::{self, Spot},
     words,
 };
@@ -78,8 +81,9 @@ impl Seen<'_> {
 }
 
 /// Queries being followed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DnsTable {
+    sockets: Sockets<Datagram>,
     groups: FxHashMap<Key, Group>,
     attempts: usize,
     unmatched: Once,
@@ -92,6 +96,20 @@ pub(super) struct DnsTable {
 }
 
 impl DnsTable {
+    /// Follows `datagrams` into sockets at once.
+    pub(super) fn new(datagrams: usize) -> Self {
+        Self {
+            sockets: Sockets::new(datagrams),
+            groups: FxHashMap::default(),
+            attempts: 0,
+            unmatched: Once::default(),
+            refused: Once::default(),
+            evicted: 0,
+            pressed: false,
+            searches: 0,
+        }
+    }
+
     /// Queries that were not followed, or forgotten early, for want of room.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted
@@ -126,9 +144,12 @@ impl DnsTable {
             && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
         {
             attempt.query_passes(seen);
+            ends::passes(&mut self.sockets, seen, attempt.serial);
         } else {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
-            self.begin(key, seen, context);
+            if let Some(serial) = self.begin(key, seen, context).map(|attempt| attempt.serial) {
+                ends::begins(&mut self.sockets, seen, serial);
+            }
         }
     }
 
@@ -206,8 +227,12 @@ impl DnsTable {
             return;
         };
         attempt.passes(seen.ends);
+        ends::passes(&mut self.sockets, seen, attempt.serial);
         match &mut attempt.answer {
-            None => attempt.answer = Some(Answer::new(seen)),
+            None => {
+                attempt.answer = Some(Answer::new(seen));
+                attempt.ends.answered = seen.is_sent().then_some(seen.packet.ktime);
+            }
             Some(_) if begins => {
                 // Over TCP a long answer, of a zone transfer say, is many messages.
                 unplaced.duplicates += u64::from(seen.protocol == Protocol::Udp);
@@ -217,7 +242,7 @@ impl DnsTable {
             Some(answer) => answer.last = seen.packet.ktime,
         }
         if attempt.query.spot.is_reached_by(Spot::of(seen.packet)) {
-            attempt.finish(context);
+            attempt.arrive(context);
         }
     }
 
@@ -334,6 +359,7 @@ impl DnsTable {
         self.refused.turn();
         self.pressed = false;
         self.searches = 0;
+        self.sweep_sockets(now, context);
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
     }
 

@@ -289,6 +289,7 @@ impl Scene {
         match &mut fact {
             Fact::Packet(packet) => packet.ktime = self.now,
             Fact::Socket(socket) => socket.ktime = self.now,
+            Fact::SocketIo(io) => io.ktime = self.now,
         }
         self.correlator.apply(Event::Fact(&fact), &mut self.rows);
         self

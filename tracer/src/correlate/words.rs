@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use crate::model::{Packet, Place};
+use crate::model::{Delivery, Packet, Place};
 
 /// What an ICMP error says and who sent it; `None` for those that reject nothing.
 ///
@@ -64,4 +64,20 @@ pub(super) fn replaced() -> String {
 /// Nothing came.
 pub(super) fn unanswered(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f32())
+}
+
+/// Nothing came, as `unanswered` says; and what the server did with the query, where it is known.
+pub(super) fn unserved(unanswered: String, query: Delivery) -> String {
+    match (query, query.waited()) {
+        (Delivery::Queued { waits: true, .. }, _) => {
+            format!("{unanswered}: the query lies unread in the server's socket")
+        }
+        (Delivery::Read { by, .. }, Some(waited)) => format!(
+            "{unanswered}: {}[{}] read the query {} ms after it came, and sent none",
+            by.comm,
+            by.pid,
+            waited.as_millis()
+        ),
+        _ => unanswered,
+    }
 }

@@ -19,7 +19,7 @@ use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets};
 use super::{Error, Stream, btf::Btf, offsets};
 use crate::{
     model::Losses,
-    probes::{self, Decoder, Probe},
+    probes::{self, Decoder, Probe, Wanted},
 };
 
 /// The object that build.rs compiled; empty when built with `TRACER_EBPF=skip`.
@@ -36,6 +36,8 @@ pub struct Options {
     pub vips: Vec<(IpAddr, u8)>,
     /// Bytes of the ring buffer, a power of two of at least 4096.
     pub ring_bytes: u32,
+    /// Whether paths are wanted, and with them the probes that see nothing but sockets' ends.
+    pub paths: bool,
     /// Whether the programs log.
     pub log: bool,
 }
@@ -115,6 +117,7 @@ impl Kernel {
         fill_vips(&mut ebpf, &options.vips)?;
         let present: Vec<_> = probes::ALL
             .iter()
+            .filter(|probe| options.paths || probe.wanted == Wanted::Always)
             .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
             .collect();
         let reasons = btf.enumerators("skb_drop_reason");
@@ -152,6 +155,7 @@ impl Kernel {
         if !self
             .probes
             .iter()
+            .filter(|state| state.probe.wanted == Wanted::Always)
             .any(|state| state.status == Status::Attached { paged: true })
         {
             spots.push(

@@ -62,6 +62,8 @@ pub enum Fact {
     Packet(Packet),
     /// Something that happened to a TCP socket.
     Socket(Socket),
+    /// What passed between a UDP socket and its application.
+    SocketIo(SocketIo),
 }
 
 impl Fact {
@@ -70,6 +72,7 @@ impl Fact {
         match self {
             Self::Packet(packet) => packet.ktime,
             Self::Socket(socket) => socket.ktime,
+            Self::SocketIo(io) => io.ktime,
         }
     }
 }
@@ -269,4 +272,60 @@ pub enum SocketEvent {
     Failed,
     /// A segment was sent again.
     Retransmitted,
+}
+
+/// What passed between a UDP socket and its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketIo {
+    /// When.
+    pub ktime: KtimeNs,
+    /// In which network namespace.
+    pub netns: NetnsInode,
+    /// Which socket.
+    pub sock: SockId,
+    /// Its port.
+    pub local: u16,
+    /// The port it is connected to; `None` when it is not connected.
+    pub remote: Option<u16>,
+    /// What.
+    pub event: IoEvent,
+}
+
+/// What can pass between a UDP socket and its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoEvent {
+    /// A datagram was put into the socket's queue.
+    Delivered {
+        /// The last one in it; `None` when a reader has emptied it meanwhile.
+        last: Option<SkbId>,
+        /// How many are in it now.
+        queued: usize,
+    },
+    /// The application has read one.
+    Read {
+        /// Who.
+        by: Task,
+        /// Bytes it got, of the datagram's maybe more.
+        bytes: u32,
+        /// How many are in the queue now.
+        queued: usize,
+    },
+    /// The application's call to send has returned.
+    Sent {
+        /// Who.
+        by: Task,
+        /// Bytes sent.
+        bytes: u32,
+    },
+}
+
+/// A thread, as the initial pid namespace numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Process id (tgid).
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// The thread's name.
+    pub comm: Comm,
 }

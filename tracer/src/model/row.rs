@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
+    ends::SocketEnds,
     fact::{Comm, Sender},
     ids::{KtimeNs, NetnsInode, WallNs},
 };
@@ -146,6 +147,9 @@ pub struct Dns {
     pub outcome: Outcome,
     /// Why it ended badly, in words, with what was seen; `None` when it did not.
     pub cause: Option<String>,
+    /// When query and answer passed their sockets, as far as that is known; where paths are
+    /// wanted only.
+    pub ends: SocketEnds,
     /// Serial number of the first try of the same question, where this is a retry.
     pub retry_of: Option<u64>,
     /// Serial number of the earlier row that this one corrects.

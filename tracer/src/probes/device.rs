@@ -2,7 +2,7 @@
 
 use tracer_ebpf::config::program;
 
-use super::Probe;
+use super::{Probe, Wanted};
 
 /// Packets handed to a device.
 pub const QUEUE: Probe = Probe {
@@ -11,6 +11,7 @@ pub const QUEUE: Probe = Probe {
     subsystem: "net",
     program: program::NET_DEV_QUEUE,
     unseen: "packets being sent, who sends them, and NAT",
+    wanted: Wanted::Always,
 };
 
 /// Packets taken from a device.
@@ -20,4 +21,5 @@ pub const RECEIVE: Probe = Probe {
     subsystem: "net",
     program: program::NETIF_RECEIVE_SKB,
     unseen: "packets arriving",
+    wanted: Wanted::Always,
 };

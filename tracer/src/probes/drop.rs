@@ -2,7 +2,7 @@
 
 use tracer_ebpf::config::program;
 
-use super::Probe;
+use super::{Probe, Wanted};
 
 /// Packets freed.
 pub const PROBE: Probe = Probe {
@@ -11,4 +11,5 @@ pub const PROBE: Probe = Probe {
     subsystem: "skb",
     program: program::KFREE_SKB,
     unseen: "packets that the kernel drops, and why",
+    wanted: Wanted::Always,
 };

@@ -5,7 +5,7 @@ use tracer_ebpf::{
     record::{self, event},
 };
 
-use super::{Probe, packet::socket_addr};
+use super::{Probe, Wanted, packet::socket_addr};
 use crate::model::{
     CgroupId, Comm, Flow, KtimeNs, NetnsInode, Sender, SockId, Socket, SocketEvent,
 };
@@ -17,6 +17,7 @@ pub const STATE: Probe = Probe {
     subsystem: "sock",
     program: program::INET_SOCK_SET_STATE,
     unseen: "connects whose first packet never reaches a device",
+    wanted: Wanted::Always,
 };
 
 /// Segments sent again.
@@ -26,6 +27,7 @@ pub const RETRANSMIT: Probe = Probe {
     subsystem: "tcp",
     program: program::TCP_RETRANSMIT_SKB,
     unseen: "retransmissions by this node's sockets",
+    wanted: Wanted::Always,
 };
 
 /// `enum tcp_state`, include/net/tcp_states.h.

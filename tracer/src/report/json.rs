@@ -1,6 +1,7 @@
 //! JSON lines. The schema is an interface: keys are added, never renamed or retyped. README.md
 //! describes it key by key.
 
+mod ends;
 mod summary;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 use serde::Serialize;
 
+use self::ends::{Sockets, sockets};
 pub(super) use self::summary::summary;
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Client, Comm, Connection, Dns, Named, Row, WallNs};
@@ -92,6 +94,8 @@ struct DnsLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sockets: Option<Sockets>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amends: Option<u64>,
@@ -167,6 +171,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named) -> DnsLine<'a> {
         latency_us: dns.latency.map(micros),
         outcome: dns.outcome.name(),
         cause: dns.cause.as_deref(),
+        sockets: sockets(dns),
         retry_of: dns.retry_of,
         amends: dns.amends,
     }

@@ -16,7 +16,9 @@ use super::{
     },
     Seen,
 };
-use crate::model::{Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, trace::Unplaced};
+use crate::model::{
+    Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, SocketEnds, trace::Unplaced,
+};
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
 /// than a slow link takes. Only where the arrival cannot be seen does a row wait for this.
@@ -75,6 +77,9 @@ pub(super) struct Attempt {
     /// Who else answered.
     pub(super) stranger: Option<IpAddr>,
     pub(super) dropped: Dropped,
+    pub(super) ends: SocketEnds,
+    /// The answer has come to where the query was sent; its row waits until it is read.
+    arrived: bool,
     client: Client,
     protocol: Protocol,
     id: u16,
@@ -97,6 +102,8 @@ impl Attempt {
             rejected: None,
             stranger: None,
             dropped: Dropped::default(),
+            ends: SocketEnds::default(),
+            arrived: false,
             client: client(seen),
             protocol: seen.protocol,
             id: seen.peek.id,
@@ -159,7 +166,9 @@ impl Attempt {
             // It stays for a while, so that the answer's duplicates find it.
             (State::Done, Some(answer)) => return now - answer.last < SWEEP_EVERY,
             (State::Done, None) => return false,
-            (_, Some(answer)) if now - answer.last >= SETTLE => self.finish(context),
+            (_, Some(answer)) if self.is_settled(now - answer.last, since, context) => {
+                self.finish(context);
+            }
             (_, Some(_)) => {}
             (State::GivenUp, None) => return since < context.settings.keep,
             (State::Waiting, None) => {
@@ -172,6 +181,32 @@ impl Attempt {
             }
         }
         true
+    }
+
+    /// Whether an answer that was last seen `ago` has come as far as it will: in the socket's
+    /// queue its client has as long to read it as it has to wait for it.
+    fn is_settled(&self, ago: Duration, since: Duration, context: &Context<'_>) -> bool {
+        match (self.arrived, self.ends.answer.waits()) {
+            (true, true) => since >= context.settings.unanswered_after,
+            (true, false) => ago >= SWEEP_EVERY,
+            (false, _) => ago >= SETTLE,
+        }
+    }
+
+    /// The answer is where the query was sent, and where paths are wanted, on its way into the
+    /// socket there.
+    pub(super) fn arrive(&mut self, context: &mut Context<'_>) {
+        self.arrived = true;
+        if !context.settings.paths || self.protocol == Protocol::Tcp {
+            self.finish(context);
+        }
+    }
+
+    /// The answer was read, or nobody will know when.
+    pub(super) fn left_socket(&mut self, context: &mut Context<'_>) {
+        if self.arrived && self.answer.is_some() && self.state != State::Done {
+            self.finish(context);
+        }
     }
 
     /// The answer is there.
@@ -192,10 +227,10 @@ impl Attempt {
         let (outcome, cause) = match (self.dropped.take(), self.stranger) {
             (Some(cause), _) => (Outcome::Dropped, cause),
             (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
-            (None, None) => (
-                Outcome::Unanswered,
-                words::unanswered(context.settings.unanswered_after),
-            ),
+            (None, None) => {
+                let cause = words::unanswered(context.settings.unanswered_after);
+                (Outcome::Unanswered, words::unserved(cause, self.ends.query))
+            }
         };
         self.fail(outcome, cause, context);
     }
@@ -237,6 +272,7 @@ impl Attempt {
             latency: answer.map(|answer| answer.last - self.query.ktime),
             outcome,
             cause: None,
+            ends: self.ends,
             retry_of: self.retry_of,
             amends: None,
         }

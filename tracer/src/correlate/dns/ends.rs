@@ -1,0 +1,94 @@
+//! The sockets' ends of queries and answers over UDP: which try it was whose datagram a socket was
+//! given, or whose application read.
+
+use super::{
+    super::{
+        Context,
+        sockets::{Sockets, Update},
+    },
+    DnsTable, Key, Seen,
+    attempt::Attempt,
+};
+use crate::model::{Delivery, KtimeNs, Place, Protocol, SocketIo};
+
+/// One datagram of a try: its query or its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Datagram {
+    key: Key,
+    serial: u64,
+    is_answer: bool,
+}
+
+/// Try `serial` begins with this query.
+pub(super) fn begins(sockets: &mut Sockets<Datagram>, seen: &Seen<'_>, serial: u64) {
+    if let Some(sender) = seen.packet.sender.filter(|_| seen.is_sent()) {
+        let datagram = Datagram::of(seen, serial);
+        sockets.sends(sender.sock, seen.packet.ktime, datagram);
+    }
+    passes(sockets, seen, serial);
+}
+
+/// A query or an answer of try `serial` is seen; from a device it may go on to a socket.
+pub(super) fn passes(sockets: &mut Sockets<Datagram>, seen: &Seen<'_>, serial: u64) {
+    if seen.protocol == Protocol::Udp && seen.packet.place == Place::Received {
+        sockets.arrives(seen.packet, Datagram::of(seen, serial));
+    }
+}
+
+impl Datagram {
+    fn of(seen: &Seen<'_>, serial: u64) -> Self {
+        Self {
+            key: seen.key(),
+            serial,
+            is_answer: seen.peek.is_response,
+        }
+    }
+}
+
+impl DnsTable {
+    /// Takes what a socket gave or took.
+    pub(in super::super) fn socket(&mut self, io: &SocketIo, context: &mut Context<'_>) {
+        let mut updates = Vec::new();
+        self.sockets.io(io, &mut updates);
+        self.update(updates, context);
+    }
+
+    /// Lets sockets go that are idle.
+    pub(super) fn sweep_sockets(&mut self, now: KtimeNs, context: &mut Context<'_>) {
+        let mut updates = Vec::new();
+        let keep = context.settings.keep;
+        self.sockets.sweep(now, keep, &mut updates);
+        self.update(updates, context);
+    }
+
+    fn update(&mut self, updates: Vec<(Datagram, Update)>, context: &mut Context<'_>) {
+        for (datagram, update) in updates {
+            let group = self.groups.get_mut(&datagram.key);
+            let is = |attempt: &Attempt| attempt.serial == datagram.serial;
+            let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(is)?)) else {
+                continue;
+            };
+            match (update, datagram.is_answer) {
+                (Update::Sent(ktime), _) => attempt.ends.sent = Some(ktime),
+                (Update::Delivery(news), false) => follow(&mut attempt.ends.query, news),
+                (Update::Delivery(news), true) => {
+                    follow(&mut attempt.ends.answer, news);
+                    if !attempt.ends.answer.waits() {
+                        attempt.left_socket(context);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Takes what is new of one datagram; a second one of the same try, as of an answer that comes
+/// twice, has another time.
+fn follow(known: &mut Delivery, news: Delivery) {
+    if *known == Delivery::Unseen || known.waits() && known.queued() == news.queued() {
+        *known = news;
+    }
+}
+
+#[cfg(test)]
+mod tests;

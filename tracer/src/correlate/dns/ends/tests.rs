@@ -1,0 +1,173 @@
+//! Exchanges with their sockets' ends, and when their rows come.
+
+use std::time::Duration;
+
+use crate::{
+    correlate::{
+        Settings,
+        scenario::{A, At, CLIENT, POD, SERVER, Scene, answer, answering, asking, query, sender},
+    },
+    model::{
+        Delivery, Fact, IoEvent, KtimeNs, NetnsInode, Row, SkbId, SockId, SocketEnds, SocketIo,
+        Task,
+    },
+};
+
+/// The client's and the server's process; their sockets have the same numbers.
+const ASKER: u32 = 100;
+const SERVANT: u32 = 200;
+
+fn scene() -> Scene {
+    Scene::with(Settings {
+        paths: true,
+        ..Settings::default()
+    })
+}
+
+fn task(pid: u32) -> Task {
+    Task {
+        pid,
+        tid: pid,
+        comm: sender(pid).comm,
+    }
+}
+
+fn io(pid: u32, event: IoEvent) -> Fact {
+    let netns = if pid == ASKER { POD } else { SERVER };
+    Fact::SocketIo(SocketIo {
+        ktime: KtimeNs(0),
+        netns: NetnsInode(netns),
+        sock: SockId(u64::from(pid)),
+        local: if pid == ASKER { 40000 } else { 53 },
+        remote: None,
+        event,
+    })
+}
+
+/// The packet that went by last is put into the socket of `pid`.
+fn delivered(pid: u32) -> Fact {
+    let skb = if pid == ASKER { 0xff02 } else { 0xff01 };
+    let last = Some(SkbId(skb));
+    io(pid, IoEvent::Delivered { last, queued: 1 })
+}
+
+fn read(pid: u32, queued: usize) -> Fact {
+    let by = task(pid);
+    io(
+        pid,
+        IoEvent::Read {
+            by,
+            bytes: 20,
+            queued,
+        },
+    )
+}
+
+fn sent(pid: u32) -> Fact {
+    let by = task(pid);
+    io(pid, IoEvent::Sent { by, bytes: 20 })
+}
+
+fn asked() -> [At; 4] {
+    asking(CLIENT, &query(7, "a.test", A))
+}
+
+fn answered() -> [At; 4] {
+    answering(CLIENT, &answer(7, "a.test", A))
+}
+
+#[track_caller]
+fn ends(scene: &Scene) -> SocketEnds {
+    match &scene.rows[..] {
+        [Row::Dns(row)] => row.ends,
+        rows => panic!("one row was to come: {rows:?}"),
+    }
+}
+
+#[test]
+fn a_row_waits_until_its_answer_is_read_and_tells_every_end() {
+    let mut scene = scene();
+    scene
+        .see(asked())
+        .fact(delivered(SERVANT))
+        .fact(sent(ASKER));
+    scene.wait(30).fact(read(SERVANT, 0)).wait(50);
+    scene.see(answered()).fact(delivered(ASKER)).wait(200);
+    scene.shows(&[]);
+    scene.fact(read(ASKER, 0));
+    let ends = ends(&scene);
+    let waited = |delivery: Delivery| delivery.waited().map(|waited| waited.as_millis());
+    assert_eq!(waited(ends.query), Some(30));
+    assert_eq!(waited(ends.answer), Some(200));
+    assert_eq!(ends.server_time().map(|own| own.as_millis()), Some(50));
+    assert_eq!(ends.query.reader(), Some(task(SERVANT)));
+    assert_eq!(ends.answer.reader(), Some(task(ASKER)));
+    assert!(ends.sent > ends.query.queued());
+}
+
+#[test]
+fn a_row_whose_sockets_nobody_sees_comes_soon() {
+    let mut scene = scene();
+    scene.see(asked()).see(answered()).wait(600);
+    assert_eq!(ends(&scene).answer, Delivery::Unseen);
+}
+
+#[test]
+fn a_row_does_not_wait_for_a_read_that_could_not_be_told() {
+    let mut scene = scene();
+    scene.see(asked()).see(answered()).fact(delivered(ASKER));
+    // Two were in the queue, and neither is left: somebody else reads there too.
+    let last = Some(SkbId(1));
+    scene.fact(io(ASKER, IoEvent::Delivered { last, queued: 2 }));
+    scene.fact(read(ASKER, 0));
+    assert!(matches!(
+        ends(&scene).answer,
+        Delivery::Queued { waits: false, .. }
+    ));
+}
+
+#[test]
+fn an_answer_that_is_never_read_is_a_row_after_the_limit() {
+    let mut scene = scene();
+    scene.see(asked()).see(answered()).fact(delivered(ASKER));
+    scene.wait(5900).shows(&[]);
+    scene.wait(300);
+    assert!(ends(&scene).answer.waits());
+}
+
+#[test]
+fn without_paths_no_row_waits() {
+    let mut scene = Scene::new();
+    scene.see(asked()).see(answered());
+    assert_eq!(ends(&scene).answer, Delivery::Unseen);
+}
+
+#[test]
+fn a_query_without_answer_says_whether_it_was_read() {
+    let mut unread = scene();
+    unread.see(asked()).fact(delivered(SERVANT)).wait(6300);
+    let limit = "1 a.test A 10.96.0.10:53 via 192.0.2.53:53: unanswered: no answer within 6 s";
+    unread.shows(&[&format!(
+        "{limit}: the query lies unread in the server's socket"
+    )]);
+
+    let mut read_in_vain = scene();
+    read_in_vain.see(asked()).fact(delivered(SERVANT)).wait(2);
+    read_in_vain.fact(read(SERVANT, 0)).wait(6300);
+    let read = "test[200] read the query 2 ms after it came, and sent none";
+    read_in_vain.shows(&[&format!("{limit}: {read}")]);
+}
+
+#[test]
+fn an_answer_that_comes_twice_is_told_by_its_first() {
+    let mut scene = scene();
+    scene.see(asked()).see(answered()).fact(delivered(ASKER));
+    scene.see(answered().map(|at| at.skb(0xff03)));
+    let last = Some(SkbId(0xff03));
+    scene.fact(io(ASKER, IoEvent::Delivered { last, queued: 2 }));
+    scene.fact(read(ASKER, 1));
+    let first = ends(&scene).answer;
+    assert!(first.waited() < Some(Duration::from_millis(1)), "{first:?}");
+    scene.fact(read(ASKER, 0));
+    assert_eq!(ends(&scene).answer, first);
+}
