@@ -35,6 +35,7 @@ fn check_help(command: &str, file: &str) {
 fn help_of_each_command_is_what_is_on_file() {
     check_help("", "tracer.txt");
     check_help("trace", "trace.txt");
+    check_help("drops", "drops.txt");
     check_help("lab", "lab.txt");
     check_help("probes", "probes.txt");
     check_help("lab-serve", "lab-serve.txt");
@@ -99,6 +100,10 @@ fn mistakes_are_told_in_one_line_that_names_the_remedy() {
     check(
         "trace --dns-port 1 --dns-port 2 --dns-port 3 --dns-port 4 --dns-port 5",
         "--dns-port was given 5 times: 4 ports can be watched at once",
+    );
+    check(
+        "drops --every 0s",
+        "invalid value '0s' for '--every <DURATION>': not a duration: write 30s, 5m or 1h30m",
     );
     check(
         "lab --prefix ../x",

@@ -13,6 +13,7 @@ mod kernel {
     mod nat;
 
     mod broken;
+    mod drops;
     mod lies;
     mod wire;
 

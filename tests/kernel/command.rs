@@ -172,7 +172,7 @@ fn without_privilege_one_line_names_what_is_missing() {
     // Where cargo puts programs other users need not be allowed to look.
     let copy = std::env::temp_dir().join(format!("tracer-{}-nobody", std::process::id()));
     fs::copy(program(), &copy).expect("the temporary directory is writable");
-    for command in ["trace", "probes", "lab"] {
+    for command in ["trace", "drops", "probes", "lab"] {
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .args(["--inh-caps=-all", "--bounding-set=-all"])

@@ -42,12 +42,22 @@ pub(crate) struct Traced {
 impl Tracer {
     /// Starts `tracer trace WORDS` and returns once it traces.
     pub(crate) fn start(words: &str) -> Self {
-        let mut command = Command::new(program());
-        command.args(["trace", "--output", "json"]);
-        if !words.contains("--unanswered-after") {
-            command.args(["--unanswered-after", "1s"]);
-        }
-        let mut child = command
+        let limit = if words.contains("--unanswered-after") {
+            ""
+        } else {
+            "--unanswered-after 1s"
+        };
+        Self::spawn(&format!("trace --output json {limit} {words}"), "tracing\n")
+    }
+
+    /// Starts `tracer drops WORDS` and returns once it counts.
+    pub(crate) fn counting_drops(words: &str) -> Self {
+        Self::spawn(&format!("drops --output json {words}"), "counting drops\n")
+    }
+
+    /// Starts `tracer WORDS` and returns once it has said `ready`.
+    fn spawn(words: &str, ready: &str) -> Self {
+        let mut child = Command::new(program())
             .args(words.split_whitespace())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,9 +73,9 @@ impl Tracer {
         };
         let mut said = String::new();
         let deadline = Instant::now() + PATIENCE;
-        while !said.ends_with("tracing\n") {
+        while !said.ends_with(ready) {
             let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            said += &line.unwrap_or_else(|_| panic!("it does not trace: {said}"));
+            said += &line.unwrap_or_else(|_| panic!("it does not start: {said}"));
             said.push('\n');
         }
         tracer

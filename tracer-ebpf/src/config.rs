@@ -39,8 +39,8 @@ abi! {
         pub vips: u8,
         /// 1 when the second argument of `kfree_skb` is followed by a drop reason (Linux 5.17).
         pub drop_reason: u8,
-        /// Zero.
-        pub pad: u8,
+        /// 1 when drops are counted by group instead of recorded one by one.
+        pub drops: u8,
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
     }
@@ -79,6 +79,12 @@ abi! {
         pub skb_head: u16,
         /// `sk_buff.data`
         pub skb_data: u16,
+        /// `sk_buff._skb_refdst`
+        pub skb_dst: u16,
+        /// `sk_buff.skb_iif`
+        pub skb_iif: u16,
+        /// `dst_entry.dev`
+        pub dst_dev: u16,
         /// `net_device.ifindex`
         pub dev_ifindex: u16,
         /// `net_device.nd_net`
@@ -141,7 +147,7 @@ impl Config {
         connections: 0,
         vips: 0,
         drop_reason: 0,
-        pad: 0,
+        drops: 0,
         wake_at: 0,
     };
 }
@@ -158,6 +164,9 @@ impl Offsets {
         skb_network_header: ABSENT,
         skb_head: ABSENT,
         skb_data: ABSENT,
+        skb_dst: ABSENT,
+        skb_iif: ABSENT,
+        dst_dev: ABSENT,
         dev_ifindex: ABSENT,
         dev_net: ABSENT,
         net_inum: ABSENT,

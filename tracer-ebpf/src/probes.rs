@@ -7,6 +7,7 @@
 
 pub mod device;
 pub mod drop;
+mod drops;
 pub mod packet;
 pub mod socket_io;
 pub mod tcp;

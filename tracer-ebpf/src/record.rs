@@ -43,6 +43,25 @@ pub mod io {
     pub const SENT: u8 = 3;
 }
 
+/// Where on IP's path through the kernel a packet was freed, by netfilter's hook there
+/// (`enum nf_inet_hooks`): [`Origin::hook`], [`DropGroup::hook`].
+pub mod hook {
+    /// Not known.
+    pub const UNKNOWN: u8 = 0;
+    /// Before it was routed.
+    pub const PREROUTING: u8 = 1;
+    /// On its way to a socket of this namespace.
+    pub const INPUT: u8 = 2;
+    /// Routed from one device to another.
+    pub const FORWARD: u8 = 3;
+    /// Sent by this namespace, before it has a device.
+    pub const OUTPUT: u8 = 4;
+    /// At the device it leaves by.
+    pub const POSTROUTING: u8 = 5;
+    /// Either, of a packet that leaves by the device it came by.
+    pub const FORWARD_OR_POSTROUTING: u8 = 6;
+}
+
 /// Bits of [`Packet::marks`].
 pub mod mark {
     /// A fragment that is not the first: it has no ports.
@@ -141,8 +160,10 @@ abi! {
         pub comm: [u8; 16],
         /// Process that is sending the packet (tgid); 0 where the current task is not the sender.
         pub pid: u32,
+        /// One of [`hook`]; [`hook::UNKNOWN`] elsewhere than [`place::DROPPED`].
+        pub hook: u8,
         /// Zero.
-        pub pad: u32,
+        pub pad: [u8; 3],
     }
 }
 
@@ -213,5 +234,53 @@ abi! {
         pub event: u8,
         /// Zero.
         pub pad: [u8; 5],
+    }
+}
+
+/// Most groups of drops that are told apart between two looks at them.
+pub const DROP_GROUPS: u32 = 2048;
+
+abi! {
+    /// What counted drops are grouped by: the key of their tables.
+    pub struct DropGroup {
+        /// Address of the code that freed the packets.
+        pub location: u64,
+        /// `enum skb_drop_reason`; 0 before Linux 5.17.
+        pub reason: u32,
+        /// Inode of the network namespace; 0 when not known.
+        pub netns: u32,
+        /// Service address asked, in words as they stand in memory; zero when none is known.
+        pub service: [u32; 4],
+        /// Its port, network order.
+        pub port: [u8; 2],
+        /// Protocol of the link layer's payload, network order (`ETH_P_*`,
+        /// include/uapi/linux/if_ether.h).
+        pub ethertype: [u8; 2],
+        /// IP protocol number (IANA); 255 where there is none or it cannot be read.
+        pub protocol: u8,
+        /// One of [`hook`].
+        pub hook: u8,
+        /// Zero.
+        pub pad: [u8; 2],
+    }
+}
+
+abi! {
+    /// How many drops a group has, and the last of them.
+    pub struct DropCount {
+        /// Packets.
+        pub packets: u64,
+        /// Their bytes, from the network header where it is known.
+        pub bytes: u64,
+        /// When the last one was freed (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// Its source and destination address, in words; zero where they cannot be read.
+        pub addresses: [[u32; 4]; 2],
+        /// Its source port, network order; 0 where it has none.
+        pub sport: [u8; 2],
+        /// Its destination port.
+        pub dport: [u8; 2],
+        /// Zero.
+        pub pad: [u8; 4],
     }
 }

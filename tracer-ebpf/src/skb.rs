@@ -6,7 +6,15 @@
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 
-use crate::{config::ABSENT, output::offset, record::mark};
+use crate::{
+    config::ABSENT,
+    output::offset,
+    record::{hook, mark},
+};
+
+mod brief;
+
+pub(crate) use self::brief::Brief;
 
 /// `ETH_P_*`, include/uapi/linux/if_ether.h, as they stand in memory.
 const IPV4: u16 = 0x0800_u16.to_be();
@@ -19,6 +27,10 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+/// include/linux/socket.h
+pub(crate) const AF_INET6: u16 = 10;
 
 /// Most IPv6 extension headers followed (RFC 8200, section 4.1 names six).
 const EXTENSIONS: u32 = 6;
@@ -97,6 +109,37 @@ impl<const DIRECT: bool> Skb<DIRECT> {
         }
         // The low three bits are `enum ip_conntrack_info` (NFCT_INFOMASK, linux/skbuff.h).
         load::<u64, DIRECT>(self.0, offset!(skb_nfct)) & !7
+    }
+
+    /// Where on IP's path it is, one of `record::hook`, told by its route and devices.
+    ///
+    /// A packet has no route before routing, and no device while it is sent but not yet at one.
+    /// Routed, it keeps the device it came by until it is at the one it leaves by. What is
+    /// for this namespace has loopback, index 1, for the route's device.
+    #[inline(always)]
+    pub(crate) fn hook(self) -> u8 {
+        const NOREF: u64 = 1;
+        if offset!(skb_dst) == ABSENT || offset!(dst_dev) == ABSENT {
+            return hook::UNKNOWN;
+        }
+        let dev = self.dev_address();
+        let dst = read::<u64>(self.0 as u64 + u64::from(offset!(skb_dst))).unwrap_or(0) & !NOREF;
+        match (dst, dev) {
+            (0, 0) => return hook::UNKNOWN,
+            (0, _) => return hook::PREROUTING,
+            (_, 0) => return hook::OUTPUT,
+            _ => {}
+        }
+        let ifindex = |dev: u64| read::<u32>(dev + u64::from(offset!(dev_ifindex))).unwrap_or(0);
+        let out = read::<u64>(dst + u64::from(offset!(dst_dev))).unwrap_or(0);
+        let came_by = load::<u32, DIRECT>(self.0, offset!(skb_iif));
+        match (out == dev, ifindex(out)) {
+            (_, 0) | (true, 1) => hook::UNKNOWN,
+            (false, 1) => hook::INPUT,
+            (false, _) => hook::FORWARD,
+            (true, left_by) if left_by != came_by => hook::POSTROUTING,
+            (true, _) => hook::FORWARD_OR_POSTROUTING,
+        }
     }
 
     /// Where the packet's bytes begin and end. Read by the helper in any program: since Linux
@@ -210,6 +253,31 @@ impl First {
     fn word<const AT: usize>(&self) -> u32 {
         u32::from_ne_bytes([self.0[AT], self.0[AT + 1], self.0[AT + 2], self.0[AT + 3]])
     }
+
+    /// Source and destination of an IPv6 header.
+    #[inline(always)]
+    fn v6_addresses(&self) -> [[u32; 4]; 2] {
+        [
+            [
+                self.word::<8>(),
+                self.word::<12>(),
+                self.word::<16>(),
+                self.word::<20>(),
+            ],
+            [
+                self.word::<24>(),
+                self.word::<28>(),
+                self.word::<32>(),
+                self.word::<36>(),
+            ],
+        ]
+    }
+}
+
+/// RFC 4291, section 2.5.5.2.
+#[inline(always)]
+pub(crate) fn v4_mapped(address: u32) -> [u32; 4] {
+    [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address]
 }
 
 /// Reads the headers of the IP packet at `ip`.
@@ -254,11 +322,7 @@ fn v4(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
     } else {
         l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
     }
-    let mapped = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-    let addresses = [
-        [0, 0, mapped, first.word::<12>()],
-        [0, 0, mapped, first.word::<16>()],
-    ];
+    let addresses = [v4_mapped(first.word::<12>()), v4_mapped(first.word::<16>())];
     let ip = Ip {
         at: ip,
         header,
@@ -282,20 +346,7 @@ fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
     } else {
         payload + 40
     };
-    let addresses = [
-        [
-            first.word::<8>(),
-            first.word::<12>(),
-            first.word::<16>(),
-            first.word::<20>(),
-        ],
-        [
-            first.word::<24>(),
-            first.word::<28>(),
-            first.word::<32>(),
-            first.word::<36>(),
-        ],
-    ];
+    let addresses = first.v6_addresses();
     if matches!(next, UDP | TCP | ICMPV6) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);

@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Trace DNS queries and service connections on this node, a line each as it ends
     Trace(TraceArgs),
+    /// Count what the kernel drops on this node, by reason, place, namespace and service
+    Drops(DropsArgs),
     /// Build a small network of namespaces, send traffic through it, some broken on purpose, and trace it
     Lab(LabArgs),
     /// Tell for each probe whether this kernel takes it, and what goes unseen without it
@@ -107,6 +109,27 @@ impl TraceArgs {
             )
         })
     }
+}
+
+/// What `tracer drops` takes.
+#[derive(Clone, Debug, Args)]
+pub struct DropsArgs {
+    /// Print what was counted each time this long has passed, such as 5s; else once at the end
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub every: Option<Duration>,
+    /// End after this long, such as 30s or 5m; else at Ctrl-C
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Only drops in this network namespace: its name or inode; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub netns: Vec<String>,
+    /// Service addresses, such as 10.96.0.0/12: drops on the way to them are told apart by
+    /// service also where nothing translates them; may be repeated
+    #[arg(long, value_name = "CIDR", value_parser = cidr)]
+    pub vip: Vec<(IpAddr, u8)>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// What `tracer lab` takes: all that `trace` does, and what concerns the lab.

@@ -21,15 +21,15 @@ mod scenario;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use self::{
     connections::Connections, dns::DnsTable, message::Peek, nat::Nat, once::Once, spot::Spot,
     stream::Streams,
 };
 use crate::model::{
-    Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, fact::TcpFlags,
-    trace::Unplaced,
+    Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, drops::DropNames,
+    fact::TcpFlags, trace::Unplaced,
 };
 
 /// How often time-outs are looked for, in time of the events.
@@ -60,7 +60,7 @@ pub struct Settings {
     /// has been read.
     pub paths: bool,
     /// Names of the running kernel's drop reasons.
-    pub drop_reasons: HashMap<u32, String>,
+    pub drop_names: DropNames,
 }
 
 impl Default for Settings {
@@ -73,7 +73,7 @@ impl Default for Settings {
             keep: Duration::from_secs(15),
             tracked: 65_536,
             paths: false,
-            drop_reasons: HashMap::new(),
+            drop_names: DropNames::default(),
         }
     }
 }
@@ -178,6 +178,10 @@ impl Correlator {
                 }
             }
             Event::Loss(losses) => self.losses.add(&losses),
+            Event::Symbol { location, name } => {
+                let symbols = &mut self.register.settings.drop_names.symbols;
+                symbols.insert(location, name.to_owned());
+            }
         }
     }
 
@@ -200,6 +204,12 @@ impl Correlator {
             tcp_gaps: stream_losses.gaps + stream_losses.unsynchronised,
             ..self.unplaced
         }
+    }
+
+    /// Whether the name of the code at `location` was told.
+    pub fn knows_symbol(&self, location: u64) -> bool {
+        let symbols = &self.register.settings.drop_names.symbols;
+        symbols.contains_key(&location)
     }
 
     /// Queries and connections being followed.

@@ -3,14 +3,17 @@
 
 pub mod btf;
 pub mod clock;
+pub mod drops;
 pub mod load;
 pub mod offsets;
 mod privilege;
+mod reasons;
 pub mod stream;
 mod trim;
 
 use std::io;
 
+pub use drops::DropTables;
 pub use load::{Kernel, Logger, Options, ProbeState, Status};
 pub use stream::Stream;
 

@@ -44,6 +44,7 @@ fn run(cli: Cli) -> Result<Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
+            Command::Drops(args) => run::drops(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
             Command::LabServe(_) => Ok(Exit::Done),

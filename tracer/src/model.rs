@@ -1,6 +1,7 @@
 //! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
 //! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
 
+pub mod drops;
 pub mod ends;
 pub mod fact;
 pub mod ids;

@@ -1,22 +1,43 @@
 //! What this node itself knows, without an API server: names of namespaces, processes and
-//! containers. Reads /run/netns, /proc and the cgroup file system; never waits for anybody.
+//! containers, and of kernel code. Reads /run/netns, /proc and the cgroup file system; never waits
+//! for anybody.
 
 mod cgroup;
 mod netns;
+mod symbols;
 
-use crate::model::{Client, Named};
+use std::sync::Arc;
+
+use crate::model::{Client, Named, NetnsInode};
 
 /// Names, looked up when first needed and remembered.
 #[derive(Debug, Default)]
 pub struct Node {
     netns: netns::Names,
     cgroups: cgroup::Paths,
+    symbols: symbols::Symbols,
 }
 
 impl Node {
     /// Whether a namespace is called `name`, or has that inode, now.
     pub fn knows_netns(&mut self, name: &str) -> bool {
         self.netns.knows(name)
+    }
+
+    /// The name of a namespace, or its inode where nobody has a name for it.
+    pub fn netns(&mut self, inode: NetnsInode) -> Arc<str> {
+        self.netns.name(inode)
+    }
+
+    /// The kernel function that holds the code at `address`, and the offset in it; `None` where
+    /// that is hidden.
+    pub fn symbol(&mut self, address: u64) -> Option<Arc<str>> {
+        self.symbols.name(address)
+    }
+
+    /// Whether this process may not see the addresses of kernel functions.
+    pub fn symbols_are_hidden(&self) -> bool {
+        symbols::are_hidden()
     }
 
     /// What can be said of `client` beyond its address.

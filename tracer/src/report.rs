@@ -7,7 +7,7 @@ mod text;
 
 use std::io::{self, Write};
 
-use crate::model::{Named, Row, Trace};
+use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops};
 
 /// How output looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,72 @@ pub fn summary(
     match format {
         Format::Text { colour } => text::summary(trace, seconds, unseen, colour, out),
         Format::Json => json::summary(trace, seconds, unseen, out),
+    }
+}
+
+/// Writes what was dropped in the `seconds` before `now`.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn drops(
+    format: Format,
+    now: WallNs,
+    drops: &[NamedDrops],
+    seconds: f64,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::drops(now, drops, seconds, colour, out),
+        Format::Json => json::drops(now, drops, seconds, out),
+    }
+}
+
+/// What counting drops adds up to.
+#[derive(Debug)]
+pub struct DropsSummary<'a> {
+    /// How long they were counted.
+    pub seconds: f64,
+    /// All of them, by group.
+    pub drops: &'a [NamedDrops],
+    /// Packets of groups that were too many to be told apart.
+    pub beyond: u64,
+    /// What was lost in the kernel.
+    pub losses: Losses,
+    /// What could not be seen, in words.
+    pub unseen: &'a [String],
+}
+
+impl DropsSummary<'_> {
+    /// Drops that are not among the groups.
+    pub fn lost(&self) -> u64 {
+        self.beyond + self.losses.ring_full + self.losses.skipped
+    }
+
+    /// Packets of the groups that are a loss, and of those that are none by themselves.
+    fn packets(&self) -> (u64, u64) {
+        let sum = |usual| {
+            let groups = self
+                .drops
+                .iter()
+                .filter(|drops| drops.usual.is_some() == usual);
+            groups.map(|drops| drops.count.packets).sum()
+        };
+        (sum(false), sum(true))
+    }
+}
+
+/// Writes what counting drops adds up to.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn drops_summary(
+    format: Format,
+    summary: &DropsSummary<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::drops_summary(summary, colour, out),
+        Format::Json => json::drops_summary(summary, out),
     }
 }
 

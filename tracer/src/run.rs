@@ -3,6 +3,10 @@
 //! Everything runs on one thread: a trace must take little from a node in distress, and one
 //! stream of events needs no more.
 
+mod drops;
+
+pub use self::drops::drops;
+
 use std::{
     env,
     io::{self, BufWriter, IsTerminal as _, Write},
@@ -20,7 +24,7 @@ use crate::{
     correlate::{Correlator, Settings},
     kernel::{self, Kernel, Status, Stream, clock},
     lab::{Lab, Options as LabOptions},
-    model::{Event, Fact, Losses, Named, Row, Trace},
+    model::{Event, Fact, Losses, Named, Place, Row, Trace},
     node::Node,
     report::{self, Format, ProbeLine},
 };
@@ -196,7 +200,7 @@ impl Tracing {
             keep: args.unanswered_after + Duration::from_secs(9),
             tracked: args.tracked as usize,
             paths: args.path,
-            drop_reasons: kernel.drop_reasons(),
+            drop_names: kernel.drop_names(),
         };
         let mut correlator = Correlator::new(settings);
         let mut rows = Vec::new();
@@ -238,9 +242,13 @@ impl Tracing {
             stream,
             correlator,
             rows,
+            shown,
             ..
         } = self;
-        let more = stream.drain(&mut |fact: &Fact| correlator.apply(Event::Fact(fact), rows));
+        let more = stream.drain(&mut |fact: &Fact| {
+            tell_symbol(fact, &mut shown.node, correlator, rows);
+            correlator.apply(Event::Fact(fact), rows);
+        });
         correlator.apply(clock::tick(), rows);
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
@@ -262,9 +270,13 @@ impl Tracing {
             stream,
             correlator,
             rows,
+            shown,
             ..
         } = &mut self;
-        stream.finish(&mut |fact: &Fact| correlator.apply(Event::Fact(fact), rows));
+        stream.finish(&mut |fact: &Fact| {
+            tell_symbol(fact, &mut shown.node, correlator, rows);
+            correlator.apply(Event::Fact(fact), rows);
+        });
         correlator.apply(clock::tick(), rows);
         self.count_losses()?;
         let (unplaced, losses) = self.correlator.finish(&mut self.rows);
@@ -272,6 +284,18 @@ impl Tracing {
         self.shown.trace.unplaced = unplaced;
         self.shown.trace.losses = losses;
         self.shown.summary(self.began.elapsed())
+    }
+}
+
+/// Names the code that dropped a packet, where that is new to the correlator.
+fn tell_symbol(fact: &Fact, node: &mut Node, correlator: &mut Correlator, rows: &mut Vec<Row>) {
+    if let Fact::Packet(packet) = fact
+        && let Place::Dropped { location, .. } = packet.place
+        && !correlator.knows_symbol(location)
+        && let Some(name) = node.symbol(location)
+    {
+        let name = &name;
+        correlator.apply(Event::Symbol { location, name }, rows);
     }
 }
 
@@ -290,14 +314,6 @@ struct Shown {
 
 impl Shown {
     fn new(args: &TraceArgs, unseen: Vec<String>) -> Self {
-        let format = match args.output {
-            Output::Text => Format::Text {
-                // https://no-color.org: any value but the empty one.
-                colour: io::stdout().is_terminal()
-                    && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-            },
-            Output::Json => Format::Json,
-        };
         Self {
             dns: args.wants_dns(),
             connections: args.wants_connections(),
@@ -305,7 +321,7 @@ impl Shown {
             each: !args.summary,
             node: Node::default(),
             trace: Trace::default(),
-            format,
+            format: format(args.output),
             unseen,
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
         }
@@ -365,6 +381,17 @@ impl Shown {
         } else {
             Exit::Done
         })
+    }
+}
+
+fn format(output: Output) -> Format {
+    match output {
+        Output::Text => Format::Text {
+            // https://no-color.org: any value but the empty one.
+            colour: io::stdout().is_terminal()
+                && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        },
+        Output::Json => Format::Json,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     config::program,
     output,
     probes::packet::{self, Seen},
-    record::place,
+    record::{hook, place},
     skb::{self, Bounds, Skb, Skip},
 };
 
@@ -99,6 +99,7 @@ fn device<const DIRECT: bool>(
                     place,
                     reason: 0,
                     location: 0,
+                    hook: hook::UNKNOWN,
                 },
                 skb,
                 headers,

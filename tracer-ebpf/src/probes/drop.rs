@@ -1,5 +1,5 @@
-//! `skb:kfree_skb`: packets freed before delivery, with the kernel's reason and place. Twice, as
-//! in `device`.
+//! `skb:kfree_skb`: packets freed before delivery, with the kernel's reason and place: recorded one
+//! by one, or counted by `drops`. Twice, as in `device`.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint},
@@ -9,7 +9,10 @@ use aya_ebpf::{
 use crate::{
     config::program,
     output::config,
-    probes::packet::{self, Seen},
+    probes::{
+        drops,
+        packet::{self, Seen},
+    },
     record::place,
     skb::{self, Skb},
 };
@@ -42,6 +45,10 @@ pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
 /// What cannot be read here is no loss: many freed buffers never held an IP packet.
 #[inline(always)]
 fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
+    if config!(drops) != 0 {
+        drops::count(skb, location, reason);
+        return;
+    }
     // Locally made packets have no protocol before they reach their device.
     let protocol = skb.protocol();
     if skb.network_offset() == 0 || (protocol != 0 && !skb::may_carry_ip(protocol)) {
@@ -57,6 +64,7 @@ fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
                 place,
                 reason,
                 location,
+                hook: skb.hook(),
             },
             skb,
             headers,

@@ -30,6 +30,8 @@ pub(crate) struct Seen {
     pub(crate) reason: u32,
     /// Drops only.
     pub(crate) location: u64,
+    /// Drops only: one of `record::hook`.
+    pub(crate) hook: u8,
 }
 
 /// A flow at one device: what is remembered of it is that its first data is still to come
@@ -245,7 +247,7 @@ fn first_of_udp_flow<const DIRECT: bool>(
     let key = flow_here(seen, skb, headers);
     let conntrack = skb.conntrack();
     let service = (conntrack != 0 && translated(conntrack))
-        || (config!(vips) != 0 && is_vip(&key))
+        || (config!(vips) != 0 && is_vip(&key.addresses[1]))
         || (seen.place == place::QUEUED && !skb.sock().is_null());
     // SAFETY: the value is only tested for presence.
     if !service || unsafe { UDP_SEEN.get(key) }.is_some() {
@@ -256,14 +258,14 @@ fn first_of_udp_flow<const DIRECT: bool>(
 }
 
 #[inline(always)]
-fn is_vip(key: &FlowHere) -> bool {
-    VIPS.get(Key::new(128, key.addresses[1])).is_some()
+pub(super) fn is_vip(address: &[u32; 4]) -> bool {
+    VIPS.get(Key::new(128, *address)).is_some()
 }
 
 /// Original destination ≠ reply source: true in every proxy mode, unlike the status bits,
 /// which IPVS does not set.
 #[inline(always)]
-fn translated(conntrack: u64) -> bool {
+pub(super) fn translated(conntrack: u64) -> bool {
     let original = conntrack + u64::from(offset!(ct_tuplehash)) + u64::from(offset!(hash_tuple));
     let reply = original + TUPLE_HASH as u64;
     let asked = skb::read::<[u64; 2]>(original + u64::from(offset!(tuple_daddr)));
@@ -461,6 +463,7 @@ fn fill_place<const DIRECT: bool>(
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;
         (*origin).location = seen.location;
+        (*origin).hook = seen.hook;
         if full {
             (*origin).cgroup = generated::bpf_get_current_cgroup_id();
             (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;

@@ -11,14 +11,11 @@ use crate::{
     config::program,
     output::{self, config, offset},
     record::{Socket, event, kind},
-    skb::{self, TCP},
+    skb::{self, AF_INET6, TCP},
 };
 
 /// `enum tcp_state`, include/net/tcp_states.h.
 const SYN_SENT: u8 = 2;
-/// include/linux/socket.h
-const AF_INET6: u16 = 10;
-
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`,
 /// include/trace/events/sock.h.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]

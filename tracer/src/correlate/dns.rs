@@ -252,7 +252,7 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
-        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_reasons) else {
+        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_names) else {
             return;
         };
         let key = seen.key();
@@ -281,7 +281,7 @@ impl DnsTable {
     }
 
     fn answer_dropped(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
-        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_reasons) else {
+        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_names) else {
             return;
         };
         let Some(group) = self.groups.get_mut(&seen.key()) else {

@@ -11,7 +11,8 @@ use domain::base::iana::{OptRcode, Rtype};
 use super::{Correlator, Settings};
 use crate::model::{
     Comm, Conntrack, Event, Fact, Flow, Ifindex, KtimeNs, Losses, NetnsInode, Packet, Place, Row,
-    Sender, SkbId, SockId, Socket, SocketEvent, Transport, WallNs, fact::TcpFlags, trace::Unplaced,
+    Sender, SkbId, SockId, Socket, SocketEvent, Transport, WallNs, drops::DropNames,
+    fact::TcpFlags, trace::Unplaced,
 };
 
 pub(super) const CLIENT: &str = "192.0.2.1:40000";
@@ -69,7 +70,13 @@ pub(super) fn received(netns: u32, ifindex: u32) -> At {
 
 pub(super) fn dropped(netns: u32, ifindex: u32, reason: u32) -> At {
     let location = 0;
-    at(Place::Dropped { reason, location }, netns, ifindex)
+    let hook = None;
+    let place = Place::Dropped {
+        reason,
+        location,
+        hook,
+    };
+    at(place, netns, ifindex)
 }
 
 pub(super) fn flow(src: &str, dst: &str) -> Flow {
@@ -377,4 +384,14 @@ pub(super) fn line(row: &Row) -> String {
         .as_ref()
         .map_or(String::new(), |cause| format!(": {cause}")));
     line
+}
+
+/// Names of drop reasons.
+pub(super) fn drop_names<const N: usize>(reasons: [(u32, &str); N]) -> DropNames {
+    DropNames {
+        reasons: reasons
+            .map(|(reason, name)| (reason, name.to_owned()))
+            .into(),
+        ..DropNames::default()
+    }
 }

@@ -1,8 +1,11 @@
 //! Causes in words: one place, so that the same thing is always said the same way.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
-use crate::model::{Delivery, Packet, Place};
+use crate::model::{
+    Delivery, Packet, Place,
+    drops::{DropNames, is_netfilter},
+};
 
 /// What an ICMP error says and who sent it; `None` for those that reject nothing.
 ///
@@ -25,16 +28,36 @@ pub(super) fn icmp(packet: &Packet, kind: u8, code: u8) -> Option<String> {
     Some(format!("{name} {what} from {}", packet.flow.src.ip()))
 }
 
-/// The kernel's reason for a drop.
-pub(super) fn dropped(packet: &Packet, reasons: &HashMap<u32, String>) -> Option<String> {
-    let Place::Dropped { reason, .. } = packet.place else {
+/// The kernel's reason for a drop, the code that freed the packet, and where in netfilter that was.
+pub(super) fn dropped(packet: &Packet, names: &DropNames) -> Option<String> {
+    let Place::Dropped {
+        reason,
+        location,
+        hook,
+    } = packet.place
+    else {
         return None;
     };
-    Some(match reasons.get(&reason) {
-        Some(name) => name.clone(),
-        None if reason == 0 => "reason not told by this kernel".to_owned(),
-        None => format!("reason {reason}"),
-    })
+    let mut cause = names.reason(reason).into_owned();
+    let symbol = names.symbols.get(&location).map(String::as_str);
+    if is_netfilter(&cause, symbol)
+        && let Some(hook) = hook
+    {
+        cause += " in ";
+        cause += hook.name();
+    }
+    match symbol {
+        Some(symbol) => {
+            cause += ", by ";
+            cause += symbol;
+        }
+        None if location != 0 => {
+            // Formatting into a String cannot fail.
+            let _ = write!(cause, ", by code at {location:#x}");
+        }
+        None => {}
+    }
+    Some(cause)
 }
 
 /// The kernel dropped `what`.

@@ -2,7 +2,6 @@
 //! over, each probe attached on its own so that one refusal does not cost the others.
 
 use std::{
-    collections::HashMap,
     fs,
     net::{IpAddr, Ipv6Addr},
     os::fd::AsFd as _,
@@ -11,14 +10,14 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{LpmTrie, PerCpuArray, lpm_trie::Key},
+    maps::{LpmTrie, Map, PerCpuArray, lpm_trie::Key},
     programs::{BtfTracePoint, RawTracePoint},
 };
 use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets};
 
-use super::{Error, Stream, btf::Btf, offsets};
+use super::{Error, Stream, btf::Btf, offsets, reasons};
 use crate::{
-    model::Losses,
+    model::{Losses, drops::DropNames},
     probes::{self, Decoder, Probe, Wanted},
 };
 
@@ -73,26 +72,36 @@ pub struct ProbeState {
 pub struct Kernel {
     ebpf: Ebpf,
     offsets: Offsets,
-    reasons: HashMap<u32, String>,
+    drop_names: DropNames,
     probes: Vec<ProbeState>,
     seen: Losses,
 }
 
-impl Kernel {
-    /// Loads all programs, opens the way out, and then attaches each program that the kernel
-    /// takes, so that no record is made before there is room for it.
-    ///
+/// What the programs make of what they see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// A record of each wanted packet.
+    Records,
+    /// Drops counted by group.
+    DropTables,
+}
+
+/// The object, loaded: its maps exist, its programs are not attached yet.
+#[derive(Debug)]
+pub(super) struct Object {
+    ebpf: Ebpf,
+    offsets: Offsets,
+    drop_names: DropNames,
+    /// Probes to attach, and whether the kernel has their tracepoint.
+    present: Vec<(Probe, bool)>,
+}
+
+impl Object {
     /// # Errors
-    /// Privileges are missing, the kernel is too old, locked down or without BTF, or the object
-    /// does not load.
-    pub fn load(options: &Options) -> Result<(Self, Stream), Error> {
+    /// As [`Kernel::load`].
+    pub(super) fn open(options: &Options, output: Output, probes: &[Probe]) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::Missing { name: "programs" });
-        }
-        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < 4096 {
-            return Err(Error::RingSize {
-                bytes: options.ring_bytes,
-            });
         }
         super::privilege::check()?;
         super::privilege::raise_memlock();
@@ -103,11 +112,12 @@ impl Kernel {
         super::trim::release_freed();
         let btf = Btf::of_kernel("nf_conntrack")?;
         let offsets = offsets::of(&btf)?;
-        let config = config(
-            options,
-            btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3),
-        );
+        let drop_reason = btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3);
+        let config = config(options, output, drop_reason);
         let log_level: u8 = if options.log { 0xff } else { 0 };
+        for map in unused(output) {
+            loader.map_max_entries(map, 1);
+        }
         let mut ebpf = loader
             .override_global("CONFIG", &config, true)
             .override_global("OFFSETS", &offsets, true)
@@ -115,30 +125,69 @@ impl Kernel {
             .map_max_entries("RECORDS", options.ring_bytes)
             .load(OBJECT)?;
         fill_vips(&mut ebpf, &options.vips)?;
-        let present: Vec<_> = probes::ALL
+        let present = probes
             .iter()
             .filter(|probe| options.paths || probe.wanted == Wanted::Always)
             .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
             .collect();
-        let reasons = btf.enumerators("skb_drop_reason");
+        let names = reasons::of(&btf);
         drop(btf);
         super::trim::release_freed();
-        let types = aya::Btf::from_sys_fs().ok();
-        super::trim::release_freed();
-        let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing { name });
-        let (records, paged) = (take("RECORDS")?, take("PAGED")?);
-        let stream = Stream::new(records, paged, Decoder::new(&offsets))?;
-        let probes = attach_all(&mut ebpf, &present, types.as_ref());
-        drop(types);
-        super::trim::release_freed();
-        let kernel = Self {
+        Ok(Self {
             ebpf,
             offsets,
-            reasons,
+            drop_names: reasons::with_modules(names),
+            present,
+        })
+    }
+
+    pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, Error> {
+        self.ebpf.take_map(name).ok_or(Error::Missing { name })
+    }
+
+    /// Attaches each probe that the kernel takes.
+    pub(super) fn attach(mut self) -> Kernel {
+        let types = aya::Btf::from_sys_fs().ok();
+        super::trim::release_freed();
+        let probes = attach_all(&mut self.ebpf, &self.present, types.as_ref());
+        drop(types);
+        super::trim::release_freed();
+        Kernel {
+            ebpf: self.ebpf,
+            offsets: self.offsets,
+            drop_names: self.drop_names,
             probes,
             seen: Losses::default(),
-        };
-        Ok((kernel, stream))
+        }
+    }
+}
+
+/// Maps that nobody fills: they are made as small as can be.
+fn unused(output: Output) -> &'static [&'static str] {
+    if output == Output::DropTables {
+        &["TCP_SILENT", "UDP_SEEN", "DNS_SERVERS"]
+    } else {
+        &["DROPS_EVEN", "DROPS_ODD"]
+    }
+}
+
+impl Kernel {
+    /// Loads all programs, opens the way out, and then attaches each program that the kernel
+    /// takes, so that no record is made before there is room for it.
+    ///
+    /// # Errors
+    /// Privileges are missing, the kernel is too old, locked down or without BTF, or the object
+    /// does not load.
+    pub fn load(options: &Options) -> Result<(Self, Stream), Error> {
+        if !options.ring_bytes.is_power_of_two() || options.ring_bytes < 4096 {
+            return Err(Error::RingSize {
+                bytes: options.ring_bytes,
+            });
+        }
+        let mut object = Object::open(options, Output::Records, probes::ALL)?;
+        let (records, paged) = (object.take_map("RECORDS")?, object.take_map("PAGED")?);
+        let stream = Stream::new(records, paged, Decoder::new(&object.offsets))?;
+        Ok((object.attach(), stream))
     }
 
     /// Each probe and whether it works.
@@ -148,10 +197,7 @@ impl Kernel {
 
     /// What this kernel cannot show however the probes fare, in words; empty when nothing.
     pub fn blind_spots(&self) -> Vec<&'static str> {
-        let mut spots = Vec::new();
-        if self.offsets.ct_tuplehash == tracer_ebpf::config::ABSENT {
-            spots.push("NAT: nf_conntrack was not loaded when the tracer started");
-        }
+        let mut spots: Vec<_> = self.nat_spot().into_iter().collect();
         if !self
             .probes
             .iter()
@@ -165,18 +211,26 @@ impl Kernel {
         spots
     }
 
-    /// Names of this kernel's drop reasons, without their common prefix.
-    pub fn drop_reasons(&self) -> HashMap<u32, String> {
-        let name = |text: &String| text.trim_start_matches("SKB_DROP_REASON_").to_owned();
-        self.reasons
-            .iter()
-            .map(|(&value, text)| (value, name(text)))
-            .collect()
+    /// Names of this kernel's drop reasons, without those of symbols.
+    pub fn drop_names(&self) -> DropNames {
+        self.drop_names.clone()
     }
 
     /// Everything that goes unseen: probes that do not work, then blind spots.
     pub fn unseen(&self) -> Vec<String> {
-        let failed = self.probes.iter().filter_map(|state| match &state.status {
+        let spots = self.blind_spots().into_iter().map(str::to_owned);
+        self.failed().chain(spots).collect()
+    }
+
+    /// What goes unseen of drops.
+    pub fn unseen_of_drops(&self) -> Vec<String> {
+        let nat = self.nat_spot().map(str::to_owned);
+        self.failed().chain(nat).collect()
+    }
+
+    /// What goes unseen for want of probes.
+    fn failed(&self) -> impl Iterator<Item = String> {
+        self.probes.iter().filter_map(|state| match &state.status {
             Status::Attached { .. } => None,
             Status::NotInKernel => Some(format!(
                 "{}: no tracepoint {} in this kernel",
@@ -186,10 +240,12 @@ impl Kernel {
                 "{}: {} was refused: {why}",
                 state.probe.unseen, state.probe.name
             )),
-        });
-        failed
-            .chain(self.blind_spots().into_iter().map(str::to_owned))
-            .collect()
+        })
+    }
+
+    fn nat_spot(&self) -> Option<&'static str> {
+        (self.offsets.ct_tuplehash == tracer_ebpf::config::ABSENT)
+            .then_some("NAT: nf_conntrack was not loaded when the tracer started")
     }
 
     /// The kernel programs' own log; `None` when they do not log.
@@ -246,7 +302,7 @@ impl Kernel {
     }
 }
 
-fn config(options: &Options, drop_reason: bool) -> Config {
+fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
     let mut dns_ports = [[0; 2]; DNS_PORTS];
     for (slot, port) in dns_ports.iter_mut().zip(&options.dns_ports) {
         *slot = port.to_be_bytes();
@@ -256,7 +312,7 @@ fn config(options: &Options, drop_reason: bool) -> Config {
         connections: u8::from(options.connections),
         vips: u8::from(!options.vips.is_empty()),
         drop_reason: u8::from(drop_reason),
-        pad: 0,
+        drops: u8::from(output == Output::DropTables),
         // Half full: the reader comes by timer long before, unless there is a burst.
         wake_at: options.ring_bytes / 2,
     }

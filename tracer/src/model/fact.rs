@@ -4,7 +4,10 @@ use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
 
-use super::ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
+use super::{
+    drops::Hook,
+    ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs},
+};
 
 /// What the correlator is given, in order of time.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,14 @@ pub enum Event<'a> {
     },
     /// What the kernel side has lost since the last such event.
     Loss(Losses),
+    /// The name of kernel code, such as `nf_hook_slow+0x9c`, told before the first fact of a drop
+    /// there.
+    Symbol {
+        /// Its address.
+        location: u64,
+        /// Symbol and offset.
+        name: &'a str,
+    },
 }
 
 /// What was lost before it could become a fact, by cause; counts of records.
@@ -128,6 +139,8 @@ pub enum Place {
         reason: u32,
         /// Kernel address of the code that freed it.
         location: u64,
+        /// Where on IP's path; `None` where that cannot be told.
+        hook: Option<Hook>,
     },
 }
 

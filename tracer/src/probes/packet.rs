@@ -8,6 +8,7 @@ use tracer_ebpf::{
     record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place},
 };
 
+use super::drop;
 use crate::model::{
     CgroupId, Comm, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId,
     SockId, Transport, fact::TcpFlags,
@@ -95,7 +96,7 @@ pub fn socket_addr(address: [u8; 16], port: [u8; 2]) -> SocketAddr {
 }
 
 /// The bytes of an address that came in words.
-fn address(words: [u32; 4]) -> [u8; 16] {
+pub(super) fn address(words: [u32; 4]) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
         to.copy_from_slice(&word.to_ne_bytes());
@@ -138,6 +139,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
             place::DROPPED => Place::Dropped {
                 reason: record.reason,
                 location: origin.map_or(0, |origin| origin.location),
+                hook: origin.and_then(|origin| drop::hook(origin.hook)),
             },
             _ => return None,
         },

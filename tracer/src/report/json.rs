@@ -1,6 +1,7 @@
 //! JSON lines. The schema is an interface: keys are added, never renamed or retyped. README.md
 //! describes it key by key.
 
+mod drops;
 mod ends;
 mod summary;
 
@@ -14,7 +15,10 @@ use std::{
 use serde::Serialize;
 
 use self::ends::{Sockets, sockets};
-pub(super) use self::summary::summary;
+pub(super) use self::{
+    drops::{drops, drops_summary},
+    summary::summary,
+};
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Client, Comm, Connection, Dns, Named, Row, WallNs};
 

@@ -1,5 +1,6 @@
 //! Text for people: one line a row, the finding marked; then the summary, losses last.
 
+mod drops;
 mod line;
 mod summary;
 
@@ -8,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::{line::row, summary::summary};
+pub(super) use self::{
+    drops::{drops, drops_summary},
+    line::row,
+    summary::summary,
+};
 
 /// ANSI colours (ECMA-48, 8.3.117), or nothing.
 #[derive(Clone, Copy)]

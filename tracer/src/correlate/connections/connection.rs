@@ -115,7 +115,7 @@ impl Opened {
             (true, Protocol::Udp) => "packet",
             (false, _) => "answer",
         };
-        if let Some(reason) = words::dropped(packet, &context.settings.drop_reasons) {
+        if let Some(reason) = words::dropped(packet, &context.settings.drop_names) {
             let same = self.first.is_of(packet);
             self.dropped.note(same, words::freed(what, &reason));
         }

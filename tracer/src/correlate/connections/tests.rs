@@ -64,7 +64,7 @@ impl Tcp {
 fn vips() -> Settings {
     Settings {
         vips: vec![("10.96.0.0".parse().unwrap(), 12)],
-        drop_reasons: [(9, "NETFILTER_DROP".into())].into(),
+        drop_names: drop_names([(9, "NETFILTER_DROP")]),
         ..Settings::default()
     }
 }

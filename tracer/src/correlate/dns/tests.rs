@@ -487,7 +487,7 @@ fn an_answer_on_its_way_at_the_end_is_a_row() {
 
 fn reasons() -> Settings {
     Settings {
-        drop_reasons: [(9, "NETFILTER_DROP".into()), (3, "OTHERHOST".into())].into(),
+        drop_names: drop_names([(9, "NETFILTER_DROP"), (3, "OTHERHOST")]),
         ..Settings::default()
     }
 }

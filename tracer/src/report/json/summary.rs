@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Raised when a key changes its meaning; so far never.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 #[derive(Serialize)]
 struct Summary<'a> {
     r#type: &'static str,

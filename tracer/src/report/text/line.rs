@@ -189,7 +189,7 @@ fn tail(
 }
 
 /// Local time of day to the microsecond.
-fn time_of_day(wall: WallNs) -> impl Display {
+pub(super) fn time_of_day(wall: WallNs) -> impl Display {
     let time = jiff::Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or_default();
     let local = time.to_zoned(jiff::tz::TimeZone::system());
     fmt::from_fn(move |f| {

@@ -176,7 +176,7 @@ fn not_seen(
     }
 }
 
-fn counts(counts: &[(u64, &str)]) -> Option<String> {
+pub(super) fn counts(counts: &[(u64, &str)]) -> Option<String> {
     let some: Vec<_> = counts
         .iter()
         .filter(|(n, _)| *n > 0)
