@@ -129,7 +129,7 @@ fn read<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32, flags: i32) -> i32 {
         let seen = Seen {
             event: io::READ,
             skb: 0,
-            bytes: ret as u32,
+            bytes: ret.cast_unsigned(),
             queued: sock.queued(),
         };
         emit(program::SOCK_RECV_LENGTH, sock, &ports, &seen);
@@ -149,7 +149,7 @@ fn sent<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32) -> i32 {
         let seen = Seen {
             event: io::SENT,
             skb: 0,
-            bytes: ret as u32,
+            bytes: ret.cast_unsigned(),
             queued: 0,
         };
         emit(program::SOCK_SEND_LENGTH, sock, &ports, &seen);
