@@ -11,6 +11,7 @@ mod kernel {
 
     mod connections;
     mod nat;
+    mod overlays;
 
     mod broken;
     mod drops;

@@ -73,6 +73,23 @@ pub mod mark {
     /// The UDP header, too, lay where the program could not read it: ports are zero, and what
     /// follows `skip` begins with that header.
     pub const PORTS_BEHIND: u8 = 8;
+    /// It was within another packet: an [`Outer`](super::Outer) follows. The conntrack entry that
+    /// the kernel keeps with it, and the sender, are the other's and left out.
+    pub const TUNNELED: u8 = 16;
+}
+
+/// What carries a packet in another: [`Outer::kind`].
+pub mod tunnel {
+    /// RFC 7348, also Weave Net's fast datapath.
+    pub const VXLAN: u8 = 1;
+    /// RFC 8926.
+    pub const GENEVE: u8 = 2;
+    /// RFC 2784, RFC 2890.
+    pub const GRE: u8 = 3;
+    /// RFC 2003, RFC 4213, RFC 2473: either IP in either.
+    pub const IPIP: u8 = 4;
+    /// Weave Net's router, by itself over UDP; the first frame of each datagram.
+    pub const SLEEVE: u8 = 5;
 }
 
 /// What follows a [`Packet`], in this order; after it come `captured` bytes.
@@ -82,6 +99,8 @@ pub mod part {
     pub const CONNTRACK: u8 = 1;
     /// An [`Origin`](super::Origin).
     pub const ORIGIN: u8 = 2;
+    /// An [`Outer`](super::Outer).
+    pub const OUTER: u8 = 4;
 }
 
 /// Bytes of the kernel's two `struct nf_conntrack_tuple_hash` of a connection, original first
@@ -162,6 +181,20 @@ abi! {
         pub pid: u32,
         /// One of [`hook`]; [`hook::UNKNOWN`] elsewhere than [`place::DROPPED`].
         pub hook: u8,
+        /// Zero.
+        pub pad: [u8; 3],
+    }
+}
+
+abi! {
+    /// The packet that carries another.
+    pub struct Outer {
+        /// Its source and destination address.
+        pub addresses: [[u32; 4]; 2],
+        /// VXLAN's or Geneve's network identifier, GRE's key; 0 where there is none.
+        pub network: u32,
+        /// One of [`tunnel`].
+        pub kind: u8,
         /// Zero.
         pub pad: [u8; 3],
     }

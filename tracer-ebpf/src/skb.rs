@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod brief;
+pub(crate) mod tunnel;
 
 pub(crate) use self::brief::Brief;
 
@@ -28,6 +29,9 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
+const IP_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+const GRE: u8 = 47;
 
 /// include/linux/socket.h
 pub(crate) const AF_INET6: u16 = 10;
@@ -291,12 +295,18 @@ pub(crate) fn headers(ip: u64, bounds: Bounds) -> Result<Headers, Skip> {
     }
 }
 
+/// Protocols that carry another packet straight after the IP header.
+#[inline(always)]
+fn is_tunnel(protocol: u8) -> bool {
+    matches!(protocol, IP_IN_IP | IPV6_IN_IP | GRE)
+}
+
 /// RFC 791, section 3.1.
 #[inline(always)]
 fn v4(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
     let bytes = &first.0;
     let protocol = bytes[9];
-    if !matches!(protocol, UDP | TCP | ICMP) {
+    if !matches!(protocol, UDP | TCP | ICMP) && !is_tunnel(protocol) {
         return Err(Skip::NotOurs);
     }
     let header = u32::from(bytes[0] & 0xf) * 4;
@@ -347,7 +357,7 @@ fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
         payload + 40
     };
     let addresses = first.v6_addresses();
-    if matches!(next, UDP | TCP | ICMPV6) {
+    if matches!(next, UDP | TCP | ICMPV6) || is_tunnel(next) {
         let mut l4 = [0; 20];
         l4.copy_from_slice(&bytes[40..60]);
         let ip = Ip {
@@ -383,7 +393,7 @@ fn v6(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
         };
         next = extension[0];
     }
-    if !matches!(next, UDP | TCP | ICMPV6) {
+    if !matches!(next, UDP | TCP | ICMPV6) && !is_tunnel(next) {
         return Err(Skip::NotOurs);
     }
     let l4 = read(ip + u64::from(header)).ok_or(Skip::Unreadable)?;
@@ -424,6 +434,7 @@ fn transport(bounds: Bounds, ip: &Ip, l4: &[u8; 20]) -> Headers {
     let header = match (tcp, behind) {
         (true, _) => u32::from(l4[12] >> 4) * 4,
         (_, true) => 0,
+        _ if is_tunnel(ip.protocol) => 0,
         _ => 8,
     };
     let payload_offset = ip.header + header;

@@ -120,6 +120,7 @@ fn exchange(number: u64, ktime: KtimeNs) -> [Fact; HOPS] {
             payload: payload.clone(),
             payload_len: u32::try_from(payload.len()).unwrap_or_default(),
             unreadable: false,
+            tunnel: None,
         })
     })
 }

@@ -6,6 +6,7 @@
 pub mod message;
 pub mod stream;
 
+mod carried;
 mod connections;
 mod dns;
 mod dropped;

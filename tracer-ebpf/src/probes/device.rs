@@ -91,27 +91,18 @@ fn device<const DIRECT: bool>(
     program: u32,
     place: u8,
 ) {
-    match skb::headers(ip, bounds) {
-        Ok(headers) => {
-            packet::observe(
-                &Seen {
-                    program,
-                    place,
-                    reason: 0,
-                    location: 0,
-                    hook: hook::UNKNOWN,
-                },
-                skb,
-                headers,
-            );
-        }
-        Err(Skip::NotOurs) => {}
-        Err(Skip::Unreadable) => {
-            debug!(
-                ctx,
-                "headers at {:x} cannot be read, program {}", ip, program
-            );
-            output::unreadable(program);
-        }
+    let seen = Seen {
+        program,
+        place,
+        reason: 0,
+        location: 0,
+        hook: hook::UNKNOWN,
+    };
+    if let Err(Skip::Unreadable) = packet::observe(&seen, skb, ip, bounds) {
+        debug!(
+            ctx,
+            "headers at {:x} cannot be read, program {}", ip, program
+        );
+        output::unreadable(program);
     }
 }

@@ -42,7 +42,6 @@ pub fn kfree_skb(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// What cannot be read here is no loss: many freed buffers never held an IP packet.
 #[inline(always)]
 fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
     if config!(drops) != 0 {
@@ -56,18 +55,13 @@ fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
     }
     let bounds = skb.bounds();
     let ip = bounds.head + u64::from(skb.network_offset());
-    if let Ok(headers) = skb::headers(ip, bounds) {
-        let (program, place) = (program::KFREE_SKB, place::DROPPED);
-        packet::observe(
-            &Seen {
-                program,
-                place,
-                reason,
-                location,
-                hook: skb.hook(),
-            },
-            skb,
-            headers,
-        );
-    }
+    let seen = Seen {
+        program: program::KFREE_SKB,
+        place: place::DROPPED,
+        reason,
+        location,
+        hook: skb.hook(),
+    };
+    // What cannot be read here is no loss: many freed buffers never held an IP packet.
+    let _ = packet::observe(&seen, skb, ip, bounds);
 }

@@ -14,10 +14,10 @@ use crate::{
     config::{DNS_PORTS, program},
     output::{self, config, offset},
     record::{
-        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Packet, TUPLE_HASH, kind, mark,
-        part, place,
+        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, TUPLE_HASH, kind,
+        mark, part, place,
     },
-    skb::{self, Headers, ICMP, ICMPV6, Skb, TCP, UDP},
+    skb::{self, Bounds, Headers, ICMP, ICMPV6, Skb, Skip, TCP, UDP, tunnel},
 };
 
 /// Where a packet was seen, and by which program.
@@ -64,7 +64,8 @@ static DNS_SERVERS: LruHashMap<[u32; 4], u8> = LruHashMap::with_max_entries(4096
 static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
 
 /// Bytes of a record before its payload, at most.
-const HEAD: usize = size_of::<Packet>() + CONNTRACK_BYTES + size_of::<Origin>();
+const HEAD: usize =
+    size_of::<Packet>() + CONNTRACK_BYTES + size_of::<Origin>() + size_of::<Outer>();
 
 /// Memory of one program on one processor. Records are put together here, where the processor
 /// has it at hand, and then copied at their exact length.
@@ -84,6 +85,8 @@ struct Record {
     rest: [u8; HEAD + CAPTURE_LIMIT + 1],
     /// Records put together here so far.
     count: u64,
+    /// What carries the packet, if it is marked so.
+    outer: Outer,
 }
 
 #[map]
@@ -101,42 +104,89 @@ enum Wanted {
     Payload,
 }
 
-/// Emits the packet if it is wanted.
+/// Emits the packet whose IP header is at `ip` if it is wanted; of one that carries another, the
+/// other.
 ///
 /// The headers go through memory that the verifier does not follow: it would check all that
 /// comes after once for every way of parsing them, 300,000 instructions instead of 10,000.
 #[inline(always)]
-pub(crate) fn observe<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: Headers) {
+pub(crate) fn observe<const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    ip: u64,
+    bounds: Bounds,
+) -> Result<(), Skip> {
     let Some(scratch) = SCRATCH.get_ptr_mut(seen.program) else {
-        return;
+        return Ok(());
     };
     // SAFETY: the map hands out this processor's own element, and `busy` this program's turn.
     unsafe {
         if (*scratch).busy != 0 {
             output::nested(seen.program);
-            return;
+            return Ok(());
         }
         (*scratch).busy = 1;
-        (*scratch).headers = headers;
-        let headers = &(*black_box(scratch)).headers;
-        let record = &raw mut (*scratch).record;
-        match wanted(seen, skb, headers) {
-            Wanted::No => {}
-            _ if !headers.are_linear() => output::unreadable(seen.program),
-            Wanted::Headers => emit(seen, skb, headers, record, 0),
-            Wanted::Payload => {
-                let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
-                let start = headers.ip + u64::from(headers.payload_offset);
-                if DIRECT && headers.bounds.linear_from(start) < len {
-                    emit_paged(seen, skb, headers, record);
-                } else if headers.marks & mark::PORTS_BEHIND != 0 {
-                    output::unreadable(seen.program);
-                } else {
-                    emit(seen, skb, headers, record, len);
-                }
-            }
+        let parsed = parse(scratch, ip, bounds);
+        if parsed.is_ok() {
+            let headers = &(*black_box(scratch)).headers;
+            judge(seen, skb, headers, &raw mut (*scratch).record);
         }
         (*scratch).busy = 0;
+        parsed
+    }
+}
+
+/// Reads the packet's headers, and if it carries another those of that; one level deep, as
+/// overlays of clusters are.
+///
+/// # Safety
+/// `scratch` is this program's own until `busy` is cleared.
+#[inline(always)]
+unsafe fn parse(scratch: *mut Scratch, mut ip: u64, bounds: Bounds) -> Result<(), Skip> {
+    let mut marks = 0;
+    // SAFETY: the caller's.
+    unsafe {
+        for _ in 0..2 {
+            (*scratch).headers = skb::headers(ip, bounds)?;
+            (*scratch).headers.marks |= marks;
+            let headers = &(*black_box(scratch)).headers;
+            let Some(inner) = tunnel::inside(headers).filter(|_| marks == 0) else {
+                break;
+            };
+            let outer = &raw mut (*scratch).record.outer;
+            copy_addresses(&raw mut (*outer).addresses, &headers.addresses);
+            (*outer).network = inner.network;
+            (*outer).kind = inner.kind;
+            ip = inner.ip;
+            marks = mark::TUNNELED | (headers.marks & mark::FIRST_FRAGMENT);
+        }
+    }
+    Ok(())
+}
+
+/// Emits what is wanted of the packet.
+#[inline(always)]
+fn judge<const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+    record: *mut Record,
+) {
+    match wanted(seen, skb, headers) {
+        Wanted::No => {}
+        _ if !headers.are_linear() => output::unreadable(seen.program),
+        Wanted::Headers => emit(seen, skb, headers, record, 0),
+        Wanted::Payload => {
+            let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
+            let start = headers.ip + u64::from(headers.payload_offset);
+            if DIRECT && headers.bounds.linear_from(start) < len {
+                emit_paged(seen, skb, headers, record);
+            } else if headers.marks & mark::PORTS_BEHIND != 0 {
+                output::unreadable(seen.program);
+            } else {
+                emit(seen, skb, headers, record, len);
+            }
+        }
     }
 }
 
@@ -245,7 +295,7 @@ fn first_of_udp_flow<const DIRECT: bool>(
     headers: &Headers,
 ) -> Wanted {
     let key = flow_here(seen, skb, headers);
-    let conntrack = skb.conntrack();
+    let conntrack = own_conntrack(skb, headers);
     let service = (conntrack != 0 && translated(conntrack))
         || (config!(vips) != 0 && is_vip(&key.addresses[1]))
         || (seen.place == place::QUEUED && !skb.sock().is_null());
@@ -255,6 +305,15 @@ fn first_of_udp_flow<const DIRECT: bool>(
     }
     let _ = UDP_SEEN.insert(key, 1, 0);
     Wanted::Headers
+}
+
+/// The packet's conntrack entry; that of what carries it is another's.
+#[inline(always)]
+fn own_conntrack<const DIRECT: bool>(skb: Skb<DIRECT>, headers: &Headers) -> u64 {
+    if headers.marks & mark::TUNNELED != 0 {
+        return 0;
+    }
+    skb.conntrack()
 }
 
 #[inline(always)]
@@ -378,14 +437,37 @@ fn fill<const DIRECT: bool>(
         (*packet).tcp_flags = headers.tcp_flags;
         copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
     }
-    let conntrack = fill_conntrack(record, skb.conntrack());
+    let conntrack = fill_conntrack(record, own_conntrack(skb, headers));
     let origin = fill_place(record, conntrack, seen, skb);
+    let parts = conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>();
+    let outer = fill_outer(record, parts, headers);
     // SAFETY: as above.
     unsafe {
-        (*record).packet.parts =
-            (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
+        (*record).packet.parts = (conntrack * part::CONNTRACK as usize
+            + origin * part::ORIGIN as usize
+            + outer * part::OUTER as usize) as u8;
     }
-    conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>()
+    parts + outer * size_of::<Outer>()
+}
+
+/// Copies what carries the packet, if something does, behind `parts` bytes of other parts;
+/// returns 1 if it did.
+#[inline(always)]
+fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
+    if headers.marks & mark::TUNNELED == 0 {
+        return 0;
+    }
+    // SAFETY: as in `fill`; parts end on a multiple of eight.
+    unsafe {
+        let from = &raw const (*record).outer;
+        let to = (&raw mut (*record).rest).cast::<u8>().add(parts);
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
+        let to = to.cast::<Outer>();
+        copy_addresses(&raw mut (*to).addresses, &(*from).addresses);
+        (*to).network = (*from).network;
+        (*to).kind = (*from).kind;
+    }
+    1
 }
 
 /// By words: an assignment becomes a call of `memmove`, which goes byte by byte.

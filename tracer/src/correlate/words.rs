@@ -5,6 +5,7 @@ use std::{fmt::Write as _, net::IpAddr, time::Duration};
 use crate::model::{
     Delivery, Packet, Place,
     drops::{DropNames, is_netfilter},
+    fact::Tunnel,
 };
 
 /// What an ICMP error says and who sent it; `None` for those that reject nothing.
@@ -87,6 +88,12 @@ pub(super) fn replaced() -> String {
 /// Nothing came.
 pub(super) fn unanswered(after: Duration) -> String {
     format!("no answer within {} s", after.as_secs_f32())
+}
+
+/// Nothing came, as `unanswered` says; it was last seen when it left for another node.
+pub(super) fn sent_through(unanswered: &str, tunnel: &Tunnel) -> String {
+    let (kind, node) = (tunnel.kind.name(), tunnel.dst);
+    format!("{unanswered}: it left by {kind} for {node} and nothing came back")
 }
 
 /// Nothing came, as `unanswered` says; and what the server did with the query, where it is known.

@@ -1,6 +1,9 @@
 //! `Fact`: what one kernel record says, in model types; `Event`: the one stream the correlator eats.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::Bytes;
 
@@ -230,6 +233,47 @@ impl TcpFlags {
     }
 }
 
+/// What carries a packet from node to node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// How.
+    pub kind: TunnelKind,
+    /// The node that sends.
+    pub src: IpAddr,
+    /// The node it is for.
+    pub dst: IpAddr,
+    /// VXLAN's or Geneve's network identifier, GRE's key; 0 where there is none.
+    pub network: u32,
+}
+
+/// How a packet is carried in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TunnelKind {
+    /// RFC 7348, on UDP ports 8472 (Flannel), 4789 (Calico) and 6784 (Weave Net's fast datapath).
+    Vxlan,
+    /// RFC 8926, on UDP port 6081.
+    Geneve,
+    /// RFC 2784, RFC 2890.
+    Gre,
+    /// RFC 2003, RFC 4213, RFC 2473: either IP in either.
+    IpIp,
+    /// Weave Net's router by itself, on UDP port 6783.
+    Sleeve,
+}
+
+impl TunnelKind {
+    /// The word for it, in text and JSON alike.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Gre => "gre",
+            Self::IpIp => "ipip",
+            Self::Sleeve => "sleeve",
+        }
+    }
+}
+
 /// One packet at one place.
 #[derive(Clone, Debug)]
 pub struct Packet {
@@ -257,6 +301,8 @@ pub struct Packet {
     pub payload_len: u32,
     /// Part of the payload lay where it could not be read.
     pub unreadable: bool,
+    /// What carries it at this place. Neither its conntrack entry nor its sender is known there.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// Something that happened to a TCP socket.

@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use bytes::{Bytes, BytesMut};
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
-    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place},
+    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place, tunnel},
 };
 
 use super::drop;
 use crate::model::{
     CgroupId, Comm, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId,
-    SockId, Transport, fact::TcpFlags,
+    SockId, Transport,
+    fact::{TcpFlags, Tunnel, TunnelKind},
 };
 
 /// IANA protocol numbers.
@@ -120,6 +121,11 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         origin = Some(tracer_ebpf::read::<record::Origin>(rest)?);
         rest = rest.get(size_of::<record::Origin>()..)?;
     }
+    let mut tunnel = None;
+    if record.parts & part::OUTER != 0 {
+        tunnel = Some(Box::new(carrier(&tracer_ebpf::read(rest)?)?));
+        rest = rest.get(size_of::<record::Outer>()..)?;
+    }
     let mut payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
     if record.marks & mark::PORTS_BEHIND != 0 {
         // RFC 768: source port, destination port, length, checksum.
@@ -153,7 +159,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         transport,
         conntrack,
         sender: origin
-            .filter(|origin| origin.sock != 0)
+            .filter(|origin| origin.sock != 0 && tunnel.is_none())
             .map(|origin| Sender {
                 pid: (origin.pid != 0).then_some(origin.pid),
                 comm: Comm(origin.comm),
@@ -163,6 +169,27 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         payload: keep(payload, arena),
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,
+        tunnel,
+    })
+}
+
+fn carrier(outer: &record::Outer) -> Option<Tunnel> {
+    let [src, dst] = outer
+        .addresses
+        .map(|words| Ipv6Addr::from(address(words)).to_canonical());
+    let kind = match outer.kind {
+        tunnel::VXLAN => TunnelKind::Vxlan,
+        tunnel::GENEVE => TunnelKind::Geneve,
+        tunnel::GRE => TunnelKind::Gre,
+        tunnel::IPIP => TunnelKind::IpIp,
+        tunnel::SLEEVE => TunnelKind::Sleeve,
+        _ => return None,
+    };
+    Some(Tunnel {
+        kind,
+        src,
+        dst,
+        network: outer.network,
     })
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     super::{
         Context,
+        carried::Carried,
         dropped::Dropped,
         nat::Ends,
         spot::{Beginning, Spot, is_drop},
@@ -53,6 +54,8 @@ pub(super) struct Opened {
     home: bool,
     first_byte: Option<KtimeNs>,
     dropped: Dropped,
+    /// Its first packet.
+    carried: Carried,
     /// A row of it is out.
     shown: bool,
 }
@@ -81,6 +84,7 @@ impl Opened {
             home: false,
             first_byte: None,
             dropped: Dropped::default(),
+            carried: Carried::new(packet),
             shown: false,
         }
     }
@@ -97,6 +101,7 @@ impl Opened {
     /// Takes what a further sight of the SYN tells.
     pub(super) fn syn_passes(&mut self, packet: &Packet, ends: Ends, context: &Context<'_>) {
         self.passes(ends);
+        self.carried.note(packet);
         if self.client.sender.is_none() && packet.sender.is_some() {
             self.client = client(packet, ends);
         }
@@ -193,6 +198,7 @@ impl Opened {
                     self.fail(Outcome::Rejected, cause, context);
                 } else if since >= context.settings.unanswered_after {
                     let cause = words::unanswered(context.settings.unanswered_after);
+                    let cause = self.carried.explain(cause);
                     self.give_up(cause, context);
                 }
             }

@@ -8,6 +8,7 @@ use std::{
 use super::{
     super::{
         Context, SWEEP_EVERY,
+        carried::Carried,
         dropped::Dropped,
         message::{self, QuestionKey},
         nat::Ends,
@@ -77,6 +78,7 @@ pub(super) struct Attempt {
     /// Who else answered.
     pub(super) stranger: Option<IpAddr>,
     pub(super) dropped: Dropped,
+    carried: Carried,
     pub(super) ends: SocketEnds,
     /// The answer has come to where the query was sent; its row waits until it is read.
     arrived: bool,
@@ -102,6 +104,7 @@ impl Attempt {
             rejected: None,
             stranger: None,
             dropped: Dropped::default(),
+            carried: Carried::new(seen.packet),
             ends: SocketEnds::default(),
             arrived: false,
             client: client(seen),
@@ -135,6 +138,7 @@ impl Attempt {
     /// Takes what a further sight of the query tells.
     pub(super) fn query_passes(&mut self, seen: &Seen<'_>) {
         self.passes(seen.ends);
+        self.carried.note(seen.packet);
         if self.client.netns.is_none() && seen.packet.sender.is_some() {
             self.client = client(seen);
         }
@@ -229,6 +233,7 @@ impl Attempt {
             (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
             (None, None) => {
                 let cause = words::unanswered(context.settings.unanswered_after);
+                let cause = self.carried.explain(cause);
                 (Outcome::Unanswered, words::unserved(cause, self.ends.query))
             }
         };

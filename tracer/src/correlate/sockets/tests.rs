@@ -43,6 +43,7 @@ impl Scene {
             payload: Bytes::new(),
             payload_len: 30,
             unreadable: false,
+            tunnel: None,
         };
         self.sockets.arrives(&packet, of);
         self
