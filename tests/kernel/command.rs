@@ -149,7 +149,7 @@ fn end_of_first_line(reader: &mut (impl BufRead + Send), ask: impl Fn()) -> Stri
 
 #[test]
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
-fn all_five_probes_attach() {
+fn every_probe_attaches() {
     let output = tracer(&["probes", "-o", "json"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8_lossy(&output.stdout);
@@ -160,7 +160,6 @@ fn all_five_probes_attach() {
     let names: Vec<_> = probes.iter().map(|probe| probe["name"].as_str()).collect();
     let known = tracer::probes::ALL.iter().map(|probe| Some(probe.name));
     assert_eq!(names, known.collect::<Vec<_>>());
-    assert_eq!(names.len(), 5);
     for probe in &probes {
         assert_eq!(probe["status"], "attached", "{probe}");
     }

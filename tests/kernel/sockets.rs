@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::client::{A, inside, query, receive, udp};
-use crate::support::client_and_server;
-use crate::support::trace::{Traced, Tracer};
+use crate::support::trace::{Traced, Tracer, without_code};
+use crate::support::{client_and_server, iptables_restore};
 
 /// Long beside what the machine adds.
 const LONG: Duration = Duration::from_millis(400);
@@ -219,4 +219,66 @@ fn of_two_threads_that_read_one_socket_the_right_one_is_named_or_none() {
     }
     let all = rows.len();
     assert!(told * 2 > all, "only {told} of {all} were told");
+}
+
+/// Rows, in short, of `count` queries sent by one connected socket from the client to `port` of the server, where
+/// nobody reads.
+fn sent(client: &str, port: u16, count: u16) -> Vec<String> {
+    let mut tracer = start(client, port);
+    inside(client, "client", move || {
+        let socket = udp(([192, 0, 2, 2], port).into());
+        for id in 0..count {
+            // The error that an earlier one met is told here, and the query not sent.
+            while socket.send(&query(id, "host1.lab.test", A)).is_err() {}
+        }
+    });
+    tracer.wait_for(usize::from(count));
+    let briefs = tracer.stop().briefs();
+    briefs.iter().map(|brief| without_code(brief)).collect()
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn queries_that_find_the_receive_buffer_full_say_so() {
+    let (_topology, client, server) = client_and_server("full");
+    let socket = beside(&server, "binds", || {
+        let socket = UdpSocket::bind("192.0.2.2:5426").expect("the port is free");
+        // The kernel raises it to the least it takes: socket(7), room for two or three datagrams.
+        let tiny = socket2::SockRef::from(&socket).set_recv_buffer_size(1);
+        tiny.expect("it may always be less");
+        socket
+    });
+    let _unread = socket.join().expect("it did not panic");
+    let briefs = sent(&client, 5426, 8);
+    let full = "udp 192.0.2.2:5426 host1.lab.test A dropped \
+                (the kernel dropped the query: SOCKET_RCVBUFF, the receive buffer of its socket was full)";
+    let unread = "udp 192.0.2.2:5426 host1.lab.test A unanswered \
+                  (no answer within 1 s: the query lies unread in the server's socket)";
+    let count = |brief| briefs.iter().filter(|&found| found == brief).count();
+    assert!(count(full) > 0 && count(unread) > 0, "{briefs:#?}");
+    assert_eq!(count(full) + count(unread), 8, "{briefs:#?}");
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn a_query_to_a_closed_port_says_which_error_the_application_got() {
+    let (_topology, client, _server) = client_and_server("closed");
+    let row = "udp 192.0.2.2:5427 host1.lab.test A rejected \
+               (ICMP port unreachable from 192.0.2.2; the application got ECONNREFUSED)";
+    assert_eq!(sent(&client, 5427, 1), [row]);
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn an_icmp_error_that_gets_lost_is_told_from_no_answer() {
+    let (_topology, client, server) = client_and_server("hushed");
+    iptables_restore(
+        &server,
+        "*filter\n-A INPUT -p udp --dport 5428 -j REJECT --reject-with icmp-admin-prohibited\n\
+         -A OUTPUT -p icmp -j DROP\nCOMMIT\n",
+    );
+    let row = "udp 192.0.2.2:5428 host1.lab.test A rejected \
+               (ICMP administratively prohibited was sent, and did not reach the client; \
+               the kernel dropped the query: NETFILTER_DROP in INPUT)";
+    assert_eq!(sent(&client, 5428, 1), [row]);
 }

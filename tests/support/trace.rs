@@ -198,6 +198,15 @@ pub(crate) fn brief(row: &Value) -> String {
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
+/// A row in short without the code that freed a packet, which kernels name differently.
+pub(crate) fn without_code(brief: &str) -> String {
+    let Some((before, code)) = brief.split_once(", by ") else {
+        return brief.to_owned();
+    };
+    let end = code.find([',', ')']).unwrap_or(code.len());
+    format!("{before}{}", &code[end..])
+}
+
 /// An address of a row; `None` when the row has none there.
 pub(crate) fn address(end: &Value) -> Option<SocketAddr> {
     let ip: IpAddr = end["ip"].as_str()?.parse().ok()?;

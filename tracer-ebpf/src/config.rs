@@ -24,8 +24,14 @@ pub mod program {
     pub const SOCK_RECV_LENGTH: u32 = 6;
     /// `sock:sock_send_length`
     pub const SOCK_SEND_LENGTH: u32 = 7;
+    /// `udp:udp_fail_queue_rcv_skb`
+    pub const UDP_FAIL_QUEUE_RCV_SKB: u32 = 8;
+    /// `sock:inet_sk_error_report`
+    pub const INET_SK_ERROR_REPORT: u32 = 9;
+    /// `icmp:icmp_send`
+    pub const ICMP_SEND: u32 = 10;
     /// How many there are.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 11;
 }
 
 abi! {
@@ -115,6 +121,8 @@ abi! {
         pub sk_queue_last: u16,
         /// `sock.sk_receive_queue.qlen`
         pub sk_queue_len: u16,
+        /// `sock.sk_err`
+        pub sk_err: u16,
         /// `udp_sock.reader_queue.qlen`: what a reader took from that queue at once, to read it
         /// one by one.
         pub udp_reader_len: u16,
@@ -182,6 +190,7 @@ impl Offsets {
         sk_protocol: ABSENT,
         sk_queue_last: ABSENT,
         sk_queue_len: ABSENT,
+        sk_err: ABSENT,
         udp_reader_len: ABSENT,
         ct_tuplehash: ABSENT,
         ct_zone: ABSENT,

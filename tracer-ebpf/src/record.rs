@@ -21,6 +21,8 @@ pub mod place {
     pub const RECEIVED: u8 = 2;
     /// Freed before delivery (`skb:kfree_skb`).
     pub const DROPPED: u8 = 3;
+    /// Answered by this namespace with an ICMP error (`icmp:icmp_send`).
+    pub const REFUSED: u8 = 4;
 }
 
 /// What happened to a socket: [`Socket::event`].
@@ -41,6 +43,10 @@ pub mod io {
     pub const READ: u8 = 2;
     /// The application's call to send one returned (`sock:sock_send_length`).
     pub const SENT: u8 = 3;
+    /// The kernel found no room for a datagram and drops it (`udp:udp_fail_queue_rcv_skb`).
+    pub const FULL: u8 = 4;
+    /// The application is told of an error (`sock:inet_sk_error_report`).
+    pub const FAILED: u8 = 5;
 }
 
 /// Where on IP's path through the kernel a packet was freed, by netfilter's hook there
@@ -145,7 +151,8 @@ abi! {
         pub ack: u32,
         /// Bytes of transport payload in the packet, captured or not.
         pub payload_len: u32,
-        /// `enum skb_drop_reason`; 0 elsewhere than [`place::DROPPED`] and before Linux 5.17.
+        /// `enum skb_drop_reason` for [`place::DROPPED`], 0 before Linux 5.17; type and code of
+        /// the ICMP error, in the lower two bytes, for [`place::REFUSED`]; 0 elsewhere.
         pub reason: u32,
         /// Source port, network order; for ICMP, type and code.
         pub sport: [u8; 2],
@@ -255,9 +262,11 @@ abi! {
         pub pid: u32,
         /// See `pid`.
         pub tid: u32,
-        /// Bytes read or sent.
-        pub bytes: u32,
-        /// Datagrams in its queue afterwards, at most 65,535; 0 for [`io::SENT`].
+        /// Bytes read or sent; for [`io::FULL`] and [`io::FAILED`] the error
+        /// (include/uapi/asm-generic/errno.h).
+        pub amount: u32,
+        /// Datagrams in its queue afterwards, at most 65,535; 0 for [`io::SENT`] and
+        /// [`io::FAILED`].
         pub queued: u16,
         /// Local port, network order.
         pub sport: [u8; 2],

@@ -29,8 +29,8 @@ use self::{
     stream::Streams,
 };
 use crate::model::{
-    Event, Fact, Flow, KtimeNs, Losses, Packet, Protocol, Row, Transport, WallNs, drops::DropNames,
-    fact::TcpFlags, trace::Unplaced,
+    Event, Fact, Flow, KtimeNs, Losses, Packet, Place, Protocol, Row, Transport, WallNs,
+    drops::DropNames, fact::TcpFlags, trace::Unplaced,
 };
 
 /// How often time-outs are looked for, in time of the events.
@@ -225,6 +225,12 @@ impl Correlator {
             self.nat.learn(protocol, conntrack);
         }
         self.unplaced.cut += u64::from(packet.unreadable);
+        if let Place::Refused { .. } = packet.place
+            && (packet.transport != Transport::Udp || !self.on_dns_port(packet.flow))
+        {
+            // The ICMP error itself tells of it.
+            return;
+        }
         match packet.transport {
             Transport::LaterFragment => self.unplaced.fragments += 1,
             Transport::IcmpError { kind, code } => self.icmp(packet, kind, code, rows),
@@ -332,8 +338,11 @@ impl Correlator {
         self.dns.message(&seen, &mut self.unplaced, &mut context);
     }
 
-    /// An ICMP error tells of the packet it quotes.
+    /// An ICMP error tells of the packet it quotes, unless it is lost on its way.
     fn icmp(&mut self, packet: &Packet, kind: u8, code: u8, rows: &mut Vec<Row>) {
+        if spot::is_drop(packet) {
+            return;
+        }
         let Some(quoted) = quote::parse(&packet.payload) else {
             return;
         };

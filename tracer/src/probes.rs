@@ -44,10 +44,13 @@ pub const ALL: &[Probe] = &[
     device::QUEUE,
     device::RECEIVE,
     drop::PROBE,
+    drop::REFUSE,
     tcp::RETRANSMIT,
     socket_io::DELIVER,
     socket_io::READ,
     socket_io::SEND,
+    socket_io::FULL,
+    socket_io::FAIL,
 ];
 
 /// Makes facts of records.

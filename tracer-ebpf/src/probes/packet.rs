@@ -26,7 +26,7 @@ pub(crate) struct Seen {
     pub(crate) program: u32,
     /// One of `record::place`.
     pub(crate) place: u8,
-    /// Drops only.
+    /// As in the record.
     pub(crate) reason: u32,
     /// Drops only.
     pub(crate) location: u64,
@@ -200,7 +200,7 @@ fn judge<const DIRECT: bool>(
 ///    is leaving its own socket, for that alone tells whose it is
 #[inline(always)]
 fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) -> Wanted {
-    let dropped = seen.place == place::DROPPED;
+    let dropped = matches!(seen.place, place::DROPPED | place::REFUSED);
     if headers.marks & mark::LATER_FRAGMENT != 0 {
         return if headers.protocol == UDP {
             Wanted::Headers

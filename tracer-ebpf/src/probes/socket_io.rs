@@ -1,5 +1,6 @@
-//! `sock:sk_data_ready`, `sock:sock_recv_length` and `sock:sock_send_length`: what passes between
-//! UDP sockets on DNS ports and their applications. Twice, as in `device`.
+//! `sock:sk_data_ready`, `sock:sock_recv_length`, `sock:sock_send_length`,
+//! `udp:udp_fail_queue_rcv_skb` and `sock:inet_sk_error_report`: what passes between UDP sockets on
+//! DNS ports and their applications, and what fails to. Twice, as in `device`.
 //!
 //! They carry a socket, no packet. So a delivery tells which packet is the last in the socket's
 //! queue, and each record how many are in it: user space can follow the queue, and sees where it
@@ -60,6 +61,32 @@ pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
     sent(Sock::<false>(ctx.arg(0)), ctx.arg::<u64>(1) as i32)
 }
 
+/// A datagram finds no room. `TP_PROTO(int rc, struct sock *sk, struct sk_buff *skb)`,
+/// include/trace/events/udp.h; older kernels pass no skb.
+#[btf_tracepoint(function = "udp_fail_queue_rcv_skb")]
+pub fn udp_fail_queue_rcv_skb_btf(ctx: BtfTracePointContext) -> i32 {
+    full(Sock::<true>(ctx.arg(1)), ctx.arg::<u64>(0) as i32)
+}
+
+/// The same without BTF.
+#[raw_tracepoint(tracepoint = "udp_fail_queue_rcv_skb")]
+pub fn udp_fail_queue_rcv_skb(ctx: RawTracePointContext) -> i32 {
+    full(Sock::<false>(ctx.arg(1)), ctx.arg::<u64>(0) as i32)
+}
+
+/// An error is there for the application. `TP_PROTO(const struct sock *sk)`,
+/// include/trace/events/sock.h.
+#[btf_tracepoint(function = "inet_sk_error_report")]
+pub fn inet_sk_error_report_btf(ctx: BtfTracePointContext) -> i32 {
+    failed(Sock::<true>(ctx.arg(0)))
+}
+
+/// The same without BTF.
+#[raw_tracepoint(tracepoint = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: RawTracePointContext) -> i32 {
+    failed(Sock::<false>(ctx.arg(0)))
+}
+
 /// A `struct sock`.
 #[derive(Clone, Copy)]
 struct Sock<const DIRECT: bool>(*const u8);
@@ -109,7 +136,7 @@ fn delivered<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
         let seen = Seen {
             event: io::DELIVERED,
             skb: sock.last(),
-            bytes: 0,
+            amount: 0,
             queued: sock.queued(),
         };
         emit(program::SK_DATA_READY, sock, &ports, &seen);
@@ -129,7 +156,7 @@ fn read<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32, flags: i32) -> i32 {
         let seen = Seen {
             event: io::READ,
             skb: 0,
-            bytes: ret.cast_unsigned(),
+            amount: ret.cast_unsigned(),
             queued: sock.queued(),
         };
         emit(program::SOCK_RECV_LENGTH, sock, &ports, &seen);
@@ -149,10 +176,39 @@ fn sent<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32) -> i32 {
         let seen = Seen {
             event: io::SENT,
             skb: 0,
-            bytes: ret.cast_unsigned(),
+            amount: ret.cast_unsigned(),
             queued: 0,
         };
         emit(program::SOCK_SEND_LENGTH, sock, &ports, &seen);
+    }
+    0
+}
+
+/// `rc` is the error, negative. The packet is dropped next, in the same context.
+#[inline(always)]
+fn full<const DIRECT: bool>(sock: Sock<DIRECT>, rc: i32) -> i32 {
+    if let Some(ports) = sock.dns_ports() {
+        let seen = Seen {
+            event: io::FULL,
+            skb: 0,
+            amount: rc.unsigned_abs(),
+            queued: sock.queued(),
+        };
+        emit(program::UDP_FAIL_QUEUE_RCV_SKB, sock, &ports, &seen);
+    }
+    0
+}
+
+#[inline(always)]
+fn failed<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
+    if let Some(ports) = sock.dns_ports() {
+        let seen = Seen {
+            event: io::FAILED,
+            skb: 0,
+            amount: skb::load::<u32, DIRECT>(sock.0, offset!(sk_err)),
+            queued: 0,
+        };
+        emit(program::INET_SK_ERROR_REPORT, sock, &ports, &seen);
     }
     0
 }
@@ -161,7 +217,7 @@ fn sent<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32) -> i32 {
 struct Seen {
     event: u8,
     skb: u64,
-    bytes: u32,
+    amount: u32,
     queued: u16,
 }
 
@@ -172,7 +228,7 @@ fn emit<const DIRECT: bool>(program: u32, sock: Sock<DIRECT>, ports: &Ports, see
     };
     let mut comm = [0; 16];
     let mut task = 0;
-    if seen.event != io::DELIVERED {
+    if matches!(seen.event, io::READ | io::SENT) {
         comm = bpf_get_current_comm().unwrap_or(comm);
         task = bpf_get_current_pid_tgid();
     }
@@ -186,7 +242,7 @@ fn emit<const DIRECT: bool>(program: u32, sock: Sock<DIRECT>, ports: &Ports, see
         comm,
         pid: (task >> 32) as u32,
         tid: task as u32,
-        bytes: seen.bytes,
+        amount: seen.amount,
         queued: seen.queued,
         sport: ports.local,
         dport: ports.remote,

@@ -7,6 +7,7 @@
 mod attempt;
 mod ends;
 mod group;
+mod refused;
 
 #[cfg(test)]
 mod tests;
@@ -19,18 +20,13 @@ use self::{
     attempt::{Answer, Attempt, State},
     ends::Datagram,
     group::{Group, TRIES},
+    refused::Failing,
 };
 use super::{
-    Context,
-    message::Peek,
-    nat::Ends,
-    once::Once,
-    quote::Quoted,
-    sockets::Sockets,
-    spot::{self, Spot},
+    Context, message::Peek, nat::Ends, once::Once, quote::Quoted, sockets::Sockets, spot::Spot,
     words,
 };
-use crate::model::{Client, Ifindex, KtimeNs, Packet, Protocol, trace::Unplaced};
+use crate::model::{Client, Ifindex, KtimeNs, Packet, Place, Protocol, trace::Unplaced};
 
 /// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
 /// every query is looked at.
@@ -84,6 +80,7 @@ impl Seen<'_> {
 #[derive(Debug)]
 pub(super) struct DnsTable {
     sockets: Sockets<Datagram>,
+    failing: Failing,
     groups: FxHashMap<Key, Group>,
     attempts: usize,
     unmatched: Once,
@@ -100,6 +97,7 @@ impl DnsTable {
     pub(super) fn new(datagrams: usize) -> Self {
         Self {
             sockets: Sockets::new(datagrams),
+            failing: Failing::default(),
             groups: FxHashMap::default(),
             attempts: 0,
             unmatched: Once::default(),
@@ -127,13 +125,16 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
-        match (spot::is_drop(seen.packet), seen.peek.is_response) {
-            (false, false) => {
-                self.query(seen, unplaced, context);
+        match (seen.packet.place, seen.peek.is_response) {
+            (Place::Queued | Place::Received, false) => self.query(seen, unplaced, context),
+            (Place::Queued | Place::Received, true) => self.answer(seen, unplaced, context),
+            (Place::Dropped { .. }, false) => self.query_dropped(seen, unplaced, context),
+            (Place::Dropped { .. }, true) => self.answer_dropped(seen, context),
+            (Place::Refused { kind, code }, false) => {
+                self.query_refused(seen, (kind, code), unplaced, context);
             }
-            (false, true) => self.answer(seen, unplaced, context),
-            (true, false) => self.query_dropped(seen, unplaced, context),
-            (true, true) => self.answer_dropped(seen, context),
+            // That an answer finds no one is no failure of its own: the query was given up.
+            (Place::Refused { .. }, true) => {}
         }
     }
 
@@ -252,36 +253,42 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
-        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_names) else {
+        let Some(cause) = self.why_dropped(seen.packet, context) else {
             return;
         };
-        let key = seen.key();
-        let known = self.groups.get(&key);
-        let attempt = match known.and_then(|group| group.of_query(seen)) {
-            Some(index) => self
-                .groups
-                .get_mut(&key)
-                .and_then(|group| group.get_mut(index)),
-            // Sent, and dropped before it reached any device.
-            None if seen.is_sent() => {
-                unplaced.multi_question += u64::from(seen.peek.multi_question());
-                self.begin(key, seen, context)
-            }
-            None => None,
-        };
-        if let Some(attempt) = attempt {
+        if let Some(attempt) = self.ended(seen, unplaced, context) {
             let what = match seen.packet.ifindex {
                 Ifindex(0) => "query before any device",
                 Ifindex(_) => "query",
             };
-            attempt.query_passes(seen);
             let same = attempt.query.is_of(seen.packet);
             attempt.dropped.note(same, words::freed(what, &cause));
         }
     }
 
+    /// The try whose query ends here; begun if it was sent here, before it reached any device.
+    fn ended(
+        &mut self,
+        seen: &Seen<'_>,
+        unplaced: &mut Unplaced,
+        context: &mut Context<'_>,
+    ) -> Option<&mut Attempt> {
+        let key = seen.key();
+        let known = self.groups.get(&key);
+        let attempt = match known.and_then(|group| group.of_query(seen)) {
+            Some(index) => self.groups.get_mut(&key)?.get_mut(index),
+            None if seen.is_sent() => {
+                unplaced.multi_question += u64::from(seen.peek.multi_question());
+                self.begin(key, seen, context)
+            }
+            None => None,
+        }?;
+        attempt.query_passes(seen);
+        Some(attempt)
+    }
+
     fn answer_dropped(&mut self, seen: &Seen<'_>, context: &Context<'_>) {
-        let Some(cause) = words::dropped(seen.packet, &context.settings.drop_names) else {
+        let Some(cause) = self.why_dropped(seen.packet, context) else {
             return;
         };
         let Some(group) = self.groups.get_mut(&seen.key()) else {
@@ -325,6 +332,7 @@ impl DnsTable {
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
             attempt.reject(cause, context);
+            self.failing.rejected(&seen, attempt.serial);
         } else if ends.is_told(error)
             && let Some(attempt) = self.begin(key, &seen, context)
         {
@@ -359,6 +367,7 @@ impl DnsTable {
         self.refused.turn();
         self.pressed = false;
         self.searches = 0;
+        self.failing = Failing::default();
         self.sweep_sockets(now, context);
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
     }

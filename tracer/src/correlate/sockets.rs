@@ -130,6 +130,7 @@ impl<T: Copy> Sockets<T> {
                     socket.read(by, bytes, queued, updates);
                 }
             }
+            IoEvent::Full | IoEvent::Failed { .. } => {}
             IoEvent::Sent { .. } => {
                 if let Some((_, Some(of))) = self.sending.remove(&io.sock) {
                     updates.push((of, Update::Sent(io.ktime)));

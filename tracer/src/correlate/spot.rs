@@ -80,7 +80,7 @@ impl Beginning {
     }
 }
 
-/// Whether the packet was freed here.
+/// Whether the packet was freed here, or is about to be.
 pub(super) fn is_drop(packet: &Packet) -> bool {
-    matches!(packet.place, Place::Dropped { .. })
+    matches!(packet.place, Place::Dropped { .. } | Place::Refused { .. })
 }

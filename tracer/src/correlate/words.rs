@@ -12,21 +12,56 @@ use crate::model::{
 ///
 /// RFC 792, RFC 1122 section 3.2.2.1, RFC 4443 section 3.
 pub(super) fn icmp(packet: &Packet, kind: u8, code: u8) -> Option<String> {
-    let v6 = packet.flow.src.is_ipv6();
-    let what = match (v6, kind, code) {
-        (false, 3, 0) | (true, 1, 0) => "no route",
-        (false, 3, 1) | (true, 1, 3) => "host unreachable",
-        (false, 3, 2) => "protocol unreachable",
-        (false, 3, 3) | (true, 1, 4) => "port unreachable",
-        // Told to send smaller, not turned away.
-        (false, 3, 4) | (true, 2, _) => return None,
-        (false, 3, 9 | 10 | 13) | (true, 1, 1) => "administratively prohibited",
-        (false, 11, _) | (true, 3, _) => "time exceeded",
-        (false, 3, _) | (true, 1, _) => "unreachable",
-        _ => "parameter problem",
+    let error = icmp_error(packet.flow.src.is_ipv6(), kind, code)?;
+    Some(format!("{error} from {}", packet.flow.src.ip()))
+}
+
+/// What an ICMP error, or one of ICMPv6, says; `None` for those that reject nothing.
+pub(super) fn icmp_error(v6: bool, kind: u8, code: u8) -> Option<&'static str> {
+    Some(match (v6, kind, code) {
+        (false, 3, 0) => "ICMP no route",
+        (false, 3, 1) => "ICMP host unreachable",
+        (false, 3, 2) => "ICMP protocol unreachable",
+        (false, 3, 3) => "ICMP port unreachable",
+        // Told to send smaller, or another way; not turned away.
+        (false, 3, 4) | (false, 5, _) | (true, 2, _) => return None,
+        (false, 3, 9 | 10 | 13) => "ICMP administratively prohibited",
+        (false, 3, _) => "ICMP unreachable",
+        (false, 11, _) => "ICMP time exceeded",
+        (false, ..) => "ICMP parameter problem",
+        (true, 1, 0) => "ICMPv6 no route",
+        (true, 1, 1) => "ICMPv6 administratively prohibited",
+        (true, 1, 3) => "ICMPv6 host unreachable",
+        (true, 1, 4) => "ICMPv6 port unreachable",
+        (true, 1, _) => "ICMPv6 unreachable",
+        (true, 3, _) => "ICMPv6 time exceeded",
+        (true, ..) => "ICMPv6 parameter problem",
+    })
+}
+
+/// The ICMP `error` that the kernel sent did not come to the client; nor did the query pass.
+pub(super) fn lost_error(error: &str, dropped: Option<&str>) -> String {
+    let lost = format!("{error} was sent, and did not reach the client");
+    match dropped {
+        Some(dropped) => format!("{lost}; {dropped}"),
+        None => lost,
+    }
+}
+
+/// Adds to `cause` which error the application gets (include/uapi/asm-generic/errno.h).
+pub(super) fn add_errno(cause: &mut String, errno: u32) {
+    let name = match errno {
+        71 => "EPROTO",
+        92 => "ENOPROTOOPT",
+        101 => "ENETUNREACH",
+        111 => "ECONNREFUSED",
+        113 => "EHOSTUNREACH",
+        _ => "an error",
     };
-    let name = if v6 { "ICMPv6" } else { "ICMP" };
-    Some(format!("{name} {what} from {}", packet.flow.src.ip()))
+    if !cause.contains(" got ") {
+        cause.push_str("; the application got ");
+        cause.push_str(name);
+    }
 }
 
 /// The kernel's reason for a drop, the code that freed the packet, and where in netfilter that was.
@@ -64,6 +99,11 @@ pub(super) fn dropped(packet: &Packet, names: &DropNames) -> Option<String> {
 /// The kernel dropped `what`.
 pub(super) fn freed(what: &str, reason: &str) -> String {
     format!("the kernel dropped the {what}: {reason}")
+}
+
+/// The reason for a drop, of a packet whose socket had no room for it.
+pub(super) fn full(reason: &str) -> String {
+    format!("{reason}, the receive buffer of its socket was full")
 }
 
 /// An answer that its asker discards, for it does not come from the address asked.

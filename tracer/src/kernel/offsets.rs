@@ -47,6 +47,7 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         sk_protocol: need("sock", "sk_protocol")?,
         sk_queue_last: need("sock", "sk_receive_queue.prev")?,
         sk_queue_len: need("sock", "sk_receive_queue.qlen")?,
+        sk_err: need("sock", "sk_err")?,
         udp_reader_len: need("udp_sock", "reader_queue.qlen")?,
         ct_tuplehash: may("nf_conn", "tuplehash"),
         ct_zone: may("nf_conn", "zone.id"),

@@ -145,6 +145,13 @@ pub enum Place {
         /// Where on IP's path; `None` where that cannot be told.
         hook: Option<Hook>,
     },
+    /// Answered by this namespace with an ICMP error, about to be freed.
+    Refused {
+        /// Type (RFC 792).
+        kind: u8,
+        /// Code.
+        code: u8,
+    },
 }
 
 /// Name of a thread, NUL-padded (`TASK_COMM_LEN`, include/linux/sched.h).
@@ -375,6 +382,13 @@ pub enum IoEvent {
         by: Task,
         /// Bytes sent.
         bytes: u32,
+    },
+    /// There was no room for a datagram; its drop comes next.
+    Full,
+    /// The application is told of an error.
+    Failed {
+        /// Which (include/uapi/asm-generic/errno.h).
+        errno: u32,
     },
 }
 

@@ -1,4 +1,5 @@
-//! Packets freed before delivery, with the kernel's reason: one by one, or counted by group.
+//! Packets freed before delivery, with the kernel's reason, one by one or counted by group; and
+//! packets answered with an ICMP error.
 
 use tracer_ebpf::{
     config::program,
@@ -21,6 +22,16 @@ pub const PROBE: Probe = Probe {
     subsystem: "skb",
     program: program::KFREE_SKB,
     unseen: "packets that the kernel drops, and why",
+    wanted: Wanted::Always,
+};
+
+/// ICMP errors at their sender; of IPv4 alone, and not in older kernels.
+pub const REFUSE: Probe = Probe {
+    name: "icmp_send",
+    btf_program: Some("icmp_send_btf"),
+    subsystem: "icmp",
+    program: program::ICMP_SEND,
+    unseen: "ICMP errors that never reach a device",
     wanted: Wanted::Always,
 };
 

@@ -147,6 +147,10 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
                 location: origin.map_or(0, |origin| origin.location),
                 hook: origin.and_then(|origin| drop::hook(origin.hook)),
             },
+            place::REFUSED => {
+                let [.., kind, code] = record.reason.to_be_bytes();
+                Place::Refused { kind, code }
+            }
             _ => return None,
         },
         netns: NetnsInode(record.netns),

@@ -8,7 +8,7 @@ use tracer_ebpf::{
 use super::{Probe, Wanted};
 use crate::model::{Comm, IoEvent, KtimeNs, NetnsInode, SkbId, SockId, SocketIo, Task};
 
-/// Datagrams put into a socket's queue; since Linux 6.2.
+/// Datagrams put into a socket's queue; since Linux 6.3.
 pub const DELIVER: Probe = Probe {
     name: "sk_data_ready",
     btf_program: Some("sk_data_ready_btf"),
@@ -38,6 +38,26 @@ pub const SEND: Probe = Probe {
     wanted: Wanted::ForPaths,
 };
 
+/// Datagrams that find no room.
+pub const FULL: Probe = Probe {
+    name: "udp_fail_queue_rcv_skb",
+    btf_program: Some("udp_fail_queue_rcv_skb_btf"),
+    subsystem: "udp",
+    program: program::UDP_FAIL_QUEUE_RCV_SKB,
+    unseen: "that a datagram found its socket's receive buffer full",
+    wanted: Wanted::Always,
+};
+
+/// Errors that an application is told; since Linux 5.14.
+pub const FAIL: Probe = Probe {
+    name: "inet_sk_error_report",
+    btf_program: Some("inet_sk_error_report_btf"),
+    subsystem: "sock",
+    program: program::INET_SK_ERROR_REPORT,
+    unseen: "which error a client got",
+    wanted: Wanted::ForPaths,
+};
+
 /// What such a record tells; `None` when it is cut short or unknown.
 pub fn decode(bytes: &[u8]) -> Option<SocketIo> {
     let record: record::SocketIo = tracer_ebpf::read(bytes)?;
@@ -60,12 +80,16 @@ pub fn decode(bytes: &[u8]) -> Option<SocketIo> {
             },
             io::READ => IoEvent::Read {
                 by,
-                bytes: record.bytes,
+                bytes: record.amount,
                 queued,
             },
             io::SENT => IoEvent::Sent {
                 by,
-                bytes: record.bytes,
+                bytes: record.amount,
+            },
+            io::FULL => IoEvent::Full,
+            io::FAILED => IoEvent::Failed {
+                errno: record.amount,
             },
             _ => return None,
         },

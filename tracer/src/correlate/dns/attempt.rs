@@ -18,7 +18,7 @@ use super::{
     Seen,
 };
 use crate::model::{
-    Client, Dns, KtimeNs, Outcome, Packet, Protocol, Row, SocketEnds, trace::Unplaced,
+    Client, Dns, KtimeNs, NetnsInode, Outcome, Packet, Protocol, Row, SocketEnds, trace::Unplaced,
 };
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
@@ -73,8 +73,11 @@ pub(super) struct Attempt {
     pub(super) retry_of: Option<u64>,
     pub(super) answer: Option<Answer>,
     pub(super) state: State,
-    /// By an ICMP error that came before anything else was seen.
+    /// By an ICMP error that came before anything else was seen, or, where paths are wanted, that
+    /// the application may yet be told of.
     pub(super) rejected: Option<String>,
+    /// The ICMP error that the kernel sent about the query.
+    pub(super) refused: Option<&'static str>,
     /// Who else answered.
     pub(super) stranger: Option<IpAddr>,
     pub(super) dropped: Dropped,
@@ -102,6 +105,7 @@ impl Attempt {
             answer: None,
             state: State::Waiting,
             rejected: None,
+            refused: None,
             stranger: None,
             dropped: Dropped::default(),
             carried: Carried::new(seen.packet),
@@ -229,6 +233,13 @@ impl Attempt {
 
     fn give_up(&mut self, context: &mut Context<'_>) {
         let (outcome, cause) = match (self.dropped.take(), self.stranger) {
+            (dropped, _) if self.refused.is_some() => {
+                let error = self.refused.unwrap_or_default();
+                (
+                    Outcome::Rejected,
+                    words::lost_error(error, dropped.as_deref()),
+                )
+            }
             (Some(cause), _) => (Outcome::Dropped, cause),
             (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
             (None, None) => {
@@ -240,9 +251,19 @@ impl Attempt {
         self.fail(outcome, cause, context);
     }
 
+    /// Whether its client is in this namespace.
+    pub(super) fn is_from(&self, netns: NetnsInode) -> bool {
+        self.client.netns == Some(netns)
+    }
+
     /// An ICMP error came instead of an answer.
     pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
-        if self.state == State::Waiting && self.answer.is_none() && self.rejected.is_none() {
+        if self.state != State::Waiting || self.answer.is_some() || self.rejected.is_some() {
+            return;
+        }
+        if context.settings.paths {
+            self.rejected = Some(cause.to_owned());
+        } else {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
     }

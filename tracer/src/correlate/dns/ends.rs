@@ -9,7 +9,7 @@ use super::{
     DnsTable, Key, Seen,
     attempt::Attempt,
 };
-use crate::model::{Delivery, KtimeNs, Place, Protocol, SocketIo};
+use crate::model::{Delivery, IoEvent, KtimeNs, Place, Protocol, SocketIo};
 
 /// One datagram of a try: its query or its answer.
 #[derive(Clone, Copy, Debug)]
@@ -36,21 +36,32 @@ pub(super) fn passes(sockets: &mut Sockets<Datagram>, seen: &Seen<'_>, serial: u
 }
 
 impl Datagram {
-    fn of(seen: &Seen<'_>, serial: u64) -> Self {
+    pub(super) fn of(seen: &Seen<'_>, serial: u64) -> Self {
         Self {
             key: seen.key(),
             serial,
             is_answer: seen.peek.is_response,
         }
     }
+
+    /// Port of the client's socket.
+    pub(super) fn client_port(self) -> u16 {
+        self.key.client.port()
+    }
 }
 
 impl DnsTable {
     /// Takes what a socket gave or took.
     pub(in super::super) fn socket(&mut self, io: &SocketIo, context: &mut Context<'_>) {
-        let mut updates = Vec::new();
-        self.sockets.io(io, &mut updates);
-        self.update(updates, context);
+        match io.event {
+            IoEvent::Full => self.failing.full(io),
+            IoEvent::Failed { errno } => self.application_told(io, errno),
+            IoEvent::Delivered { .. } | IoEvent::Read { .. } | IoEvent::Sent { .. } => {
+                let mut updates = Vec::new();
+                self.sockets.io(io, &mut updates);
+                self.update(updates, context);
+            }
+        }
     }
 
     /// Lets sockets go that are idle.
@@ -61,11 +72,15 @@ impl DnsTable {
         self.update(updates, context);
     }
 
+    /// The try that sent or got this one; `None` when it is forgotten.
+    pub(super) fn attempt_of(&mut self, datagram: Datagram) -> Option<&mut Attempt> {
+        let group = self.groups.get_mut(&datagram.key)?;
+        group.get_mut(group.newest(|attempt| attempt.serial == datagram.serial)?)
+    }
+
     fn update(&mut self, updates: Vec<(Datagram, Update)>, context: &mut Context<'_>) {
         for (datagram, update) in updates {
-            let group = self.groups.get_mut(&datagram.key);
-            let is = |attempt: &Attempt| attempt.serial == datagram.serial;
-            let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(is)?)) else {
+            let Some(attempt) = self.attempt_of(datagram) else {
                 continue;
             };
             match (update, datagram.is_answer) {

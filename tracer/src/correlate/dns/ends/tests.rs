@@ -5,11 +5,14 @@ use std::time::Duration;
 use crate::{
     correlate::{
         Settings,
-        scenario::{A, At, CLIENT, POD, SERVER, Scene, answer, answering, asking, query, sender},
+        scenario::{
+            A, At, BACKEND, CLIENT, NODE, POD, SERVER, Scene, VIP, answer, answering, asking, at,
+            drop_names, dropped, query, received, sender,
+        },
     },
     model::{
-        Delivery, Fact, IoEvent, KtimeNs, NetnsInode, Row, SkbId, SockId, SocketEnds, SocketIo,
-        Task,
+        Delivery, Fact, IoEvent, KtimeNs, NetnsInode, Place, Row, SkbId, SockId, SocketEnds,
+        SocketIo, Task,
     },
 };
 
@@ -170,4 +173,87 @@ fn an_answer_that_comes_twice_is_told_by_its_first() {
     assert!(first.waited() < Some(Duration::from_millis(1)), "{first:?}");
     scene.fact(read(ASKER, 0));
     assert_eq!(ends(&scene).answer, first);
+}
+
+/// A scene that knows the reasons 6 and 7.
+fn with_reasons() -> Scene {
+    Scene::with(Settings {
+        drop_names: drop_names([(6, "SOCKET_RCVBUFF"), (7, "UDP_CSUM")]),
+        ..Settings::default()
+    })
+}
+
+#[test]
+fn a_drop_after_a_full_buffer_is_explained_by_it_unless_the_kernel_says_otherwise() {
+    let limit = "1 a.test A 10.96.0.10:53 via 192.0.2.53:53: dropped: the kernel dropped the query";
+    for (reason, expected) in [
+        (
+            6,
+            "SOCKET_RCVBUFF, the receive buffer of its socket was full",
+        ),
+        (7, "UDP_CSUM"),
+        (
+            0,
+            "reason not told by this kernel, the receive buffer of its socket was full",
+        ),
+    ] {
+        let mut scene = with_reasons();
+        scene.see(asked()).fact(io(SERVANT, IoEvent::Full));
+        let freed = dropped(SERVER, 2, reason).udp(CLIENT, BACKEND);
+        scene.see([freed.dns(query(7, "a.test", A))]).wait(6300);
+        scene.shows(&[&format!("{limit}: {expected}")]);
+    }
+}
+
+#[test]
+fn a_drop_long_after_a_full_buffer_has_another_cause() {
+    let mut scene = with_reasons();
+    scene.see(asked()).fact(io(SERVANT, IoEvent::Full)).wait(10);
+    let freed = dropped(SERVER, 2, 0).udp(CLIENT, BACKEND);
+    scene.see([freed.dns(query(7, "a.test", A))]).wait(6300);
+    let cause = "the kernel dropped the query: reason not told by this kernel";
+    scene.shows(&[&format!(
+        "1 a.test A 10.96.0.10:53 via 192.0.2.53:53: dropped: {cause}"
+    )]);
+}
+
+/// The node answers the query with an ICMP error of this type and code.
+fn refused(kind: u8, code: u8) -> At {
+    at(Place::Refused { kind, code }, NODE, 10)
+        .udp(CLIENT, VIP)
+        .dns(query(7, "a.test", A))
+}
+
+#[test]
+fn an_icmp_error_that_was_sent_and_did_not_arrive_is_told_with_the_drop() {
+    let mut scene = with_reasons();
+    let [sent, at_node, ..] = asked();
+    scene.see([sent, at_node, refused(3, 1)]);
+    let freed = dropped(NODE, 10, 6).udp(CLIENT, VIP);
+    scene.see([freed.dns(query(7, "a.test", A))]).wait(6300);
+    scene.shows(&["1 a.test A 10.96.0.10:53: rejected: \
+         ICMP host unreachable was sent, and did not reach the client; \
+         the kernel dropped the query: SOCKET_RCVBUFF"]);
+}
+
+#[test]
+fn an_icmp_error_that_asks_for_smaller_packets_rejects_nothing() {
+    let mut scene = Scene::new();
+    let [sent, at_node, ..] = asked();
+    scene.see([sent, at_node, refused(3, 4)]).wait(6300);
+    scene.shows(&["1 a.test A 10.96.0.10:53: unanswered: no answer within 6 s"]);
+}
+
+#[test]
+fn a_rejected_query_says_which_error_its_application_got() {
+    let mut scene = scene();
+    let [sent, ..] = asked();
+    let error = received(POD, 2).icmp(3, 3, "10.96.0.1", &sent);
+    scene
+        .see([sent, error])
+        .fact(io(ASKER, IoEvent::Failed { errno: 111 }));
+    scene.shows(&[]);
+    scene.wait(500);
+    scene.shows(&["1 a.test A 10.96.0.10:53: rejected: \
+         ICMP port unreachable from 10.96.0.1; the application got ECONNREFUSED"]);
 }
