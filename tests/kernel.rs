@@ -6,6 +6,7 @@ mod support;
 mod kernel {
     mod lab;
 
+    mod journeys;
     mod queries;
     mod tcp;
 

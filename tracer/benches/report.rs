@@ -41,6 +41,7 @@ fn row(serial: u64) -> Row {
         ends: SocketEnds::default(),
         retry_of: None,
         amends: None,
+        journey: None,
     })
 }
 
@@ -51,6 +52,7 @@ fn main() {
         netns: Some(Arc::from("client1")),
         process: Some((4242, Comm(comm))),
         container: Some(Arc::from("0123456789ab".repeat(6).as_str())),
+        sites: Vec::new(),
     };
     for (name, format) in [
         ("text", Format::Text { colour: false }),

@@ -58,8 +58,8 @@ pub struct TraceArgs {
     /// Only what clients in this network namespace ask: its name or inode; may be repeated
     #[arg(long, value_name = "NAME")]
     pub netns: Vec<String>,
-    /// Follow queries and answers over UDP into their sockets: how long they lie there, and who
-    /// reads them
+    /// Show the way of each exchange's packets, stage by stage; those of DNS over UDP into their
+    /// sockets, with who reads them
     #[arg(long)]
     pub path: bool,
     /// End after this long, such as 30s or 5m; else at Ctrl-C

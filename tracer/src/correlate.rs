@@ -10,6 +10,7 @@ mod carried;
 mod connections;
 mod dns;
 mod dropped;
+mod journey;
 mod nat;
 mod once;
 mod quote;

@@ -5,6 +5,7 @@ pub mod drops;
 pub mod ends;
 pub mod fact;
 pub mod ids;
+pub mod journey;
 pub mod row;
 pub mod trace;
 
@@ -14,5 +15,6 @@ pub use fact::{
     SocketEvent, SocketIo, Task, Transport,
 };
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
-pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row};
+pub use journey::Journey;
+pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row, Site};
 pub use trace::Trace;

@@ -3,18 +3,20 @@
 //! for anybody.
 
 mod cgroup;
+mod device;
 mod netns;
 mod symbols;
 
 use std::sync::Arc;
 
-use crate::model::{Client, Named, NetnsInode};
+use crate::model::{Client, Journey, Named, NetnsInode, Site};
 
 /// Names, looked up when first needed and remembered.
 #[derive(Debug, Default)]
 pub struct Node {
     netns: netns::Names,
     cgroups: cgroup::Paths,
+    devices: device::Names,
     symbols: symbols::Symbols,
 }
 
@@ -48,6 +50,25 @@ impl Node {
             netns: client.netns.map(|inode| self.netns.name(inode)),
             process: sender.and_then(|sender| Some((sender.pid?, sender.comm))),
             container: cgroup.and_then(|id| self.cgroups.container(id)),
+            sites: Vec::new(),
         }
+    }
+
+    /// The names of all that a journey passes, each once.
+    pub fn sites(&mut self, journey: &Journey) -> Vec<Site> {
+        let mut sites: Vec<Site> = Vec::with_capacity(8);
+        for point in journey.points() {
+            let (netns, ifindex) = (point.netns, point.ifindex);
+            let is_known = |site: &Site| site.netns == netns && site.ifindex == ifindex;
+            if !sites.iter().any(is_known) {
+                sites.push(Site {
+                    netns,
+                    ifindex,
+                    name: self.netns.name(netns),
+                    device: self.devices.name(netns, ifindex, &mut self.netns),
+                });
+            }
+        }
+        sites
     }
 }

@@ -21,7 +21,7 @@ pub enum Format {
     Json,
 }
 
-/// Writes one row and a newline.
+/// Writes one row and a newline, and in text its journey under it.
 ///
 /// # Errors
 /// `out` cannot be written to.

@@ -343,8 +343,11 @@ impl Shown {
             return Ok(());
         }
         for row in rows.drain(..) {
-            let named = self.node.name(row.client());
+            let mut named = self.node.name(row.client());
             if self.wants(&row, &named) {
+                if let Some(journey) = row.journey() {
+                    named.sites = self.node.sites(journey);
+                }
                 self.trace.add(&row);
                 if self.each {
                     report::row(self.format, &row, &named, &mut self.out)?;

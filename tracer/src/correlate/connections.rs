@@ -20,6 +20,7 @@ use super::{
 };
 use crate::model::{
     Client, Flow, KtimeNs, Packet, Protocol, SockId, Socket, SocketEvent, fact::TcpFlags,
+    journey::Leg,
 };
 
 /// Most sockets that have called `connect` and of which no packet was seen yet.
@@ -95,6 +96,9 @@ impl Connections {
             return;
         };
         opened.passes(ends);
+        if packet.payload_len > 0 || flags.syn() {
+            opened.passes_by(leg(flags, ends.forward), packet);
+        }
         if spot::is_drop(packet) {
             opened.freed(packet, ends.forward, context);
         } else if ends.forward {
@@ -127,6 +131,7 @@ impl Connections {
         }
         let mut opened = Opened::new(Protocol::Tcp, packet, ends, segment.quiet, context);
         opened.seq = segment.seq;
+        opened.passes_by(Leg::Syn, packet);
         let connecting = packet
             .sender
             .and_then(|sender| self.connecting.remove(&sender.sock));
@@ -196,6 +201,7 @@ impl Connections {
         let freed = spot::is_drop(packet);
         if let Some((opened, ends)) = self.find(Protocol::Udp, ends) {
             opened.passes(ends);
+            opened.passes_by(way(ends.forward), packet);
             if freed {
                 opened.freed(packet, ends.forward, context);
             } else if !ends.forward {
@@ -207,6 +213,7 @@ impl Connections {
         // Freed before it reached any device, if freed and sent here.
         if ends.forward && (!freed || packet.sender.is_some()) {
             let mut opened = Opened::new(Protocol::Udp, packet, ends, false, context);
+            opened.passes_by(Leg::Request, packet);
             if freed {
                 opened.freed(packet, true, context);
             }
@@ -253,7 +260,7 @@ impl Connections {
     ) {
         let key = Key::new(quoted.protocol, ends);
         if let Some(opened) = self.open.get_mut(&key) {
-            opened.reject(cause, context);
+            opened.reject(error.flow.src.ip(), cause, context);
             return;
         }
         // A connection is made up for it when, and only when,
@@ -281,6 +288,20 @@ impl Connections {
         self.connecting
             .retain(|_, socket| now - socket.ktime < keep);
     }
+}
+
+/// Which packet of a connection a segment of the server's side with SYN, or with data, is.
+fn leg(flags: TcpFlags, forward: bool) -> Leg {
+    if flags.syn() {
+        Leg::SynAck
+    } else {
+        way(forward)
+    }
+}
+
+/// The first data one way.
+fn way(forward: bool) -> Leg {
+    if forward { Leg::Request } else { Leg::Response }
 }
 
 /// Whether `address` lies in one of the prefixes.

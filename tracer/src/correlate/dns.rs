@@ -26,7 +26,9 @@ use super::{
     Context, message::Peek, nat::Ends, once::Once, quote::Quoted, sockets::Sockets, spot::Spot,
     words,
 };
-use crate::model::{Client, Ifindex, KtimeNs, Packet, Place, Protocol, trace::Unplaced};
+use crate::model::{
+    Client, Ifindex, KtimeNs, Packet, Place, Protocol, journey::Leg, trace::Unplaced,
+};
 
 /// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
 /// every query is looked at.
@@ -145,10 +147,13 @@ impl DnsTable {
             && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
         {
             attempt.query_passes(seen);
+            attempt.trail.note(Leg::Query, seen.packet);
             ends::passes(&mut self.sockets, seen, attempt.serial);
         } else {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
-            if let Some(serial) = self.begin(key, seen, context).map(|attempt| attempt.serial) {
+            if let Some(attempt) = self.begin(key, seen, context) {
+                attempt.trail.note(Leg::Query, seen.packet);
+                let serial = attempt.serial;
                 ends::begins(&mut self.sockets, seen, serial);
             }
         }
@@ -168,14 +173,14 @@ impl DnsTable {
         match self.groups.entry(key) {
             Entry::Vacant(vacant) if has_room => {
                 self.attempts += 1;
-                let attempt = Attempt::new(context.next_serial(), seen, None);
+                let attempt = Attempt::new(context, seen, None);
                 vacant.insert(Group::new(attempt)).get_mut(0)
             }
             Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
                 self.attempts += 1;
                 let group = occupied.into_mut();
                 let retry_of = group.retry_of(seen);
-                group.push(Attempt::new(context.next_serial(), seen, retry_of));
+                group.push(Attempt::new(context, seen, retry_of));
                 group.get_mut(group.len() - 1)
             }
             _ => {
@@ -242,6 +247,7 @@ impl DnsTable {
             Some(_) if attempt.state == State::Done => return,
             Some(answer) => answer.last = seen.packet.ktime,
         }
+        attempt.trail.note(Leg::Answer, seen.packet);
         if attempt.query.spot.is_reached_by(Spot::of(seen.packet)) {
             attempt.arrive(context);
         }
@@ -312,7 +318,7 @@ impl DnsTable {
     ) {
         let Ok(peek) = Peek::parse(quoted.payload, quoted.payload_len) else {
             if let Some(attempt) = self.search(quoted.protocol, ends) {
-                attempt.reject(cause, context);
+                attempt.reject(error.flow.src.ip(), cause, context);
             }
             return;
         };
@@ -331,7 +337,7 @@ impl DnsTable {
         let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
-            attempt.reject(cause, context);
+            attempt.reject(error.flow.src.ip(), cause, context);
             self.failing.rejected(&seen, attempt.serial);
         } else if ends.is_told(error)
             && let Some(attempt) = self.begin(key, &seen, context)

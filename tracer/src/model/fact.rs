@@ -154,6 +154,13 @@ pub enum Place {
     },
 }
 
+impl Place {
+    /// Whether the packet was on its way, at a device.
+    pub fn is_device(self) -> bool {
+        matches!(self, Self::Queued | Self::Received)
+    }
+}
+
 /// Name of a thread, NUL-padded (`TASK_COMM_LEN`, include/linux/sched.h).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Comm(pub [u8; 16]);

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     ends::SocketEnds,
     fact::{Comm, Sender},
-    ids::{KtimeNs, NetnsInode, WallNs},
+    ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
+    journey::Journey,
 };
 
 /// One finished thing to show.
@@ -33,6 +34,14 @@ impl Row {
             Self::Connection(connection) => &connection.client,
         }
     }
+
+    /// The way of its packets; `None` when none of them was seen at a device.
+    pub fn journey(&self) -> Option<&Journey> {
+        match self {
+            Self::Dns(dns) => dns.journey.as_deref(),
+            Self::Connection(connection) => connection.journey.as_deref(),
+        }
+    }
 }
 
 /// Who asked.
@@ -55,6 +64,29 @@ pub struct Named {
     pub process: Option<(u32, Comm)>,
     /// Container id, 64 hexadecimal digits.
     pub container: Option<Arc<str>>,
+    /// Devices of the row's journey; empty where that is not shown.
+    pub sites: Vec<Site>,
+}
+
+impl Named {
+    /// The names of a device; `None` when they were not looked up.
+    pub fn site(&self, netns: NetnsInode, ifindex: Ifindex) -> Option<&Site> {
+        let mut sites = self.sites.iter();
+        sites.find(|site| site.netns == netns && site.ifindex == ifindex)
+    }
+}
+
+/// A device of a namespace, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Which namespace.
+    pub netns: NetnsInode,
+    /// Which device of it.
+    pub ifindex: Ifindex,
+    /// The namespace's name, or its inode.
+    pub name: Arc<str>,
+    /// The device's name; `None` when it is gone, or its namespace cannot be entered.
+    pub device: Option<Arc<str>>,
 }
 
 /// Transport of an exchange.
@@ -154,6 +186,8 @@ pub struct Dns {
     pub retry_of: Option<u64>,
     /// Serial number of the earlier row that this one corrects.
     pub amends: Option<u64>,
+    /// The way of its packets; `None` when none of them was seen at a device.
+    pub journey: Option<Box<Journey>>,
 }
 
 /// A connection, or UDP flow, to a service.
@@ -185,4 +219,6 @@ pub struct Connection {
     pub cause: Option<String>,
     /// Serial number of the earlier row that this one corrects.
     pub amends: Option<u64>,
+    /// The way of its packets; `None` when none of them was seen at a device.
+    pub journey: Option<Box<Journey>>,
 }

@@ -2,10 +2,10 @@
 //! that lives in it.
 
 use std::{
-    collections::HashMap,
-    fs,
+    collections::{HashMap, hash_map::Entry},
+    fs::{self, File},
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,22 +18,45 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Names by inode.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: HashMap<u32, Arc<str>>,
+    known: HashMap<u32, Known>,
     looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Arc<str>,
+    /// By which it can be entered, as long as whoever stands behind it lives.
+    path: PathBuf,
 }
 
 impl Names {
     /// The name of namespace `inode`, or its number where nobody has a name for it.
     pub(super) fn name(&mut self, inode: NetnsInode) -> Arc<str> {
-        if let Some(name) = self.known.get(&inode.0) {
-            return Arc::clone(name);
+        if let Some(known) = self.known.get(&inode.0) {
+            return Arc::clone(&known.name);
         }
-        if self.looked.is_none_or(|when| when.elapsed() >= AGAIN) {
-            self.look();
-            self.looked = Some(Instant::now());
+        self.look_again();
+        let known = self.known.get(&inode.0);
+        known.map_or_else(
+            || Arc::from(inode.0.to_string()),
+            |known| Arc::clone(&known.name),
+        )
+    }
+
+    /// Opens namespace `inode`, to enter it; `None` when nobody lives in it, or it may not be
+    /// looked at.
+    pub(super) fn open(&mut self, inode: NetnsInode) -> Option<File> {
+        let open = |known: &Known| {
+            let file = File::open(&known.path).ok()?;
+            // The process may have gone, and its number may be another's.
+            let found = file.metadata().ok()?.ino();
+            (found == u64::from(inode.0)).then_some(file)
+        };
+        if let Some(file) = self.known.get(&inode.0).and_then(open) {
+            return Some(file);
         }
-        let name = self.known.get(&inode.0).cloned();
-        name.unwrap_or_else(|| Arc::from(inode.0.to_string()))
+        self.look_again();
+        self.known.get(&inode.0).and_then(open)
     }
 
     /// Whether a namespace has this name, or this inode, now.
@@ -41,7 +64,14 @@ impl Names {
         self.look();
         self.known
             .iter()
-            .any(|(inode, known)| &**known == name || inode.to_string() == name)
+            .any(|(inode, known)| &*known.name == name || inode.to_string() == name)
+    }
+
+    fn look_again(&mut self) {
+        if self.looked.is_none_or(|when| when.elapsed() >= AGAIN) {
+            self.look();
+            self.looked = Some(Instant::now());
+        }
     }
 
     /// Later sources do not overwrite earlier ones, so the best come first. Names already known
@@ -76,10 +106,18 @@ impl Names {
         let Ok(inode) = u32::try_from(found.ino()) else {
             return;
         };
-        if !self.known.contains_key(&inode)
-            && let Some(name) = name()
-        {
-            self.known.insert(inode, Arc::from(name));
+        match self.known.entry(inode) {
+            Entry::Vacant(vacant) => {
+                if let Some(name) = name() {
+                    let (name, path) = (Arc::from(name), path.to_owned());
+                    vacant.insert(Known { name, path });
+                }
+            }
+            Entry::Occupied(mut known) => {
+                if !known.get().path.exists() {
+                    path.clone_into(&mut known.get_mut().path);
+                }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod drops;
 mod ends;
+mod journey;
 mod summary;
 
 use std::{
@@ -14,10 +15,13 @@ use std::{
 
 use serde::Serialize;
 
-use self::ends::{Sockets, sockets};
 pub(super) use self::{
     drops::{drops, drops_summary},
     summary::summary,
+};
+use self::{
+    ends::{Sockets, sockets},
+    journey::JourneyLine,
 };
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Client, Comm, Connection, Dns, Named, Row, WallNs};
@@ -103,6 +107,8 @@ struct DnsLine<'a> {
     retry_of: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amends: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journey: Option<JourneyLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +132,8 @@ struct ConnectionLine<'a> {
     cause: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amends: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journey: Option<JourneyLine<'a>>,
 }
 
 /// RFC 3339 in UTC, to the nanosecond.
@@ -147,16 +155,17 @@ fn micros(duration: Duration) -> f64 {
 }
 
 pub(super) fn row(row: &Row, named: &Named, out: &mut impl Write) -> io::Result<()> {
+    let journey = row.journey().map(|journey| JourneyLine { journey, named });
     match row {
-        Row::Dns(dns) => serde_json::to_writer(&mut *out, &dns_line(dns, named))?,
+        Row::Dns(dns) => serde_json::to_writer(&mut *out, &dns_line(dns, named, journey))?,
         Row::Connection(connection) => {
-            serde_json::to_writer(&mut *out, &connection_line(connection, named))?;
+            serde_json::to_writer(&mut *out, &connection_line(connection, named, journey))?;
         }
     }
     out.write_all(b"\n")
 }
 
-fn dns_line<'a>(dns: &'a Dns, named: &'a Named) -> DnsLine<'a> {
+fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>) -> DnsLine<'a> {
     DnsLine {
         r#type: "dns",
         serial: dns.serial,
@@ -178,10 +187,15 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named) -> DnsLine<'a> {
         sockets: sockets(dns),
         retry_of: dns.retry_of,
         amends: dns.amends,
+        journey,
     }
 }
 
-fn connection_line<'a>(connection: &'a Connection, named: &'a Named) -> ConnectionLine<'a> {
+fn connection_line<'a>(
+    connection: &'a Connection,
+    named: &'a Named,
+    journey: Option<JourneyLine<'a>>,
+) -> ConnectionLine<'a> {
     ConnectionLine {
         r#type: "connection",
         serial: connection.serial,
@@ -197,5 +211,6 @@ fn connection_line<'a>(connection: &'a Connection, named: &'a Named) -> Connecti
         outcome: connection.outcome.name(),
         cause: connection.cause.as_deref(),
         amends: connection.amends,
+        journey,
     }
 }

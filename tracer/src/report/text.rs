@@ -2,6 +2,7 @@
 
 mod drops;
 mod line;
+mod path;
 mod summary;
 
 use std::{

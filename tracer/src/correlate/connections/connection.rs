@@ -10,13 +10,14 @@ use super::{
         Context,
         carried::Carried,
         dropped::Dropped,
+        journey::Trail,
         nat::Ends,
         spot::{Beginning, Spot, is_drop},
         words,
     },
     is_vip,
 };
-use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row};
+use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row, journey::Leg};
 
 /// How long an open connection waits for its first byte before its row is made without it.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub(super) struct Opened {
     pub(super) state: State,
     /// By an ICMP error that came before anything else was seen.
     pub(super) rejected: Option<String>,
+    trail: Trail,
     serial: u64,
     protocol: Protocol,
     asked: SocketAddr,
@@ -75,6 +77,7 @@ impl Opened {
             retransmits: 0,
             state: State::Waiting,
             rejected: None,
+            trail: Trail::new(context.settings.paths),
             serial: context.next_serial(),
             protocol,
             asked: ends.asked,
@@ -98,10 +101,19 @@ impl Opened {
         }
     }
 
+    /// Takes a sight of a packet on its way, until the row is out.
+    pub(super) fn passes_by(&mut self, leg: Leg, packet: &Packet) {
+        let is_answered = self.protocol == Protocol::Udp && self.home;
+        if self.state != State::Done && !is_answered {
+            self.trail.note(leg, packet);
+        }
+    }
+
     /// Takes what a further sight of the SYN tells.
     pub(super) fn syn_passes(&mut self, packet: &Packet, ends: Ends, context: &Context<'_>) {
         self.passes(ends);
         self.carried.note(packet);
+        self.passes_by(Leg::Syn, packet);
         if self.client.sender.is_none() && packet.sender.is_some() {
             self.client = client(packet, ends);
         }
@@ -158,13 +170,15 @@ impl Opened {
         } else {
             "to the first packet"
         };
+        self.trail.turned_away(from);
         let cause = format!("reset by {from} {when}");
         self.fail(Outcome::Reset, cause, context);
         self.state = State::Done;
     }
 
     /// An ICMP error came.
-    pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
+    pub(super) fn reject(&mut self, by: IpAddr, cause: &str, context: &mut Context<'_>) {
+        self.trail.turned_away(by);
         if self.answered.is_none() && self.rejected.is_none() {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
@@ -246,6 +260,10 @@ impl Opened {
     fn emit(&mut self, outcome: Outcome, cause: Option<String>, context: &mut Context<'_>) {
         let amends = self.shown.then_some(self.serial);
         self.shown = true;
+        let trail = match outcome {
+            Outcome::Answered => std::mem::take(&mut self.trail),
+            _ => self.trail.clone(),
+        };
         let row = Connection {
             serial: if amends.is_some() {
                 context.next_serial()
@@ -266,6 +284,7 @@ impl Opened {
             outcome,
             cause,
             amends,
+            journey: trail.journey(outcome),
         };
         context.rows.push(Row::Connection(row));
     }

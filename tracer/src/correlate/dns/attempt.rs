@@ -10,6 +10,7 @@ use super::{
         Context, SWEEP_EVERY,
         carried::Carried,
         dropped::Dropped,
+        journey::Trail,
         message::{self, QuestionKey},
         nat::Ends,
         spot::{Beginning, is_drop},
@@ -85,6 +86,7 @@ pub(super) struct Attempt {
     pub(super) ends: SocketEnds,
     /// The answer has come to where the query was sent; its row waits until it is read.
     arrived: bool,
+    pub(super) trail: Trail,
     client: Client,
     protocol: Protocol,
     id: u16,
@@ -93,10 +95,10 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(serial: u64, seen: &Seen<'_>, retry_of: Option<u64>) -> Self {
+    pub(super) fn new(context: &mut Context<'_>, seen: &Seen<'_>, retry_of: Option<u64>) -> Self {
         let question = seen.peek.question;
         Self {
-            serial,
+            serial: context.next_serial(),
             question,
             asked: seen.ends.asked,
             backend: seen.ends.backend,
@@ -111,6 +113,7 @@ impl Attempt {
             carried: Carried::new(seen.packet),
             ends: SocketEnds::default(),
             arrived: false,
+            trail: Trail::new(context.settings.paths),
             client: client(seen),
             protocol: seen.protocol,
             id: seen.peek.id,
@@ -257,7 +260,8 @@ impl Attempt {
     }
 
     /// An ICMP error came instead of an answer.
-    pub(super) fn reject(&mut self, cause: &str, context: &mut Context<'_>) {
+    pub(super) fn reject(&mut self, by: IpAddr, cause: &str, context: &mut Context<'_>) {
+        self.trail.turned_away(by);
         if self.state != State::Waiting || self.answer.is_some() || self.rejected.is_some() {
             return;
         }
@@ -276,9 +280,9 @@ impl Attempt {
     }
 
     fn row(&mut self, context: &Context<'_>, outcome: Outcome) -> Dns {
-        let name = match self.state {
-            State::Done => self.name.take(),
-            State::Waiting | State::GivenUp => self.name.clone(),
+        let (name, trail) = match self.state {
+            State::Done => (self.name.take(), std::mem::take(&mut self.trail)),
+            State::Waiting | State::GivenUp => (self.name.clone(), self.trail.clone()),
         };
         let answer = self.answer.as_ref();
         Dns {
@@ -301,6 +305,7 @@ impl Attempt {
             ends: self.ends,
             retry_of: self.retry_of,
             amends: None,
+            journey: trail.journey(outcome),
         }
     }
 }

@@ -20,8 +20,12 @@ pub(in crate::report) fn row(
 ) -> io::Result<()> {
     let paint = Paint(colour);
     match row {
-        Row::Dns(dns) => dns_line(dns, named, paint, out),
-        Row::Connection(connection) => connection_line(connection, named, paint, out),
+        Row::Dns(dns) => dns_line(dns, named, paint, out)?,
+        Row::Connection(connection) => connection_line(connection, named, paint, out)?,
+    }
+    match row.journey() {
+        Some(journey) => super::path::waterfall(journey, named, paint, out),
+        None => Ok(()),
     }
 }
 
