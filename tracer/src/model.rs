@@ -7,6 +7,7 @@ pub mod fact;
 pub mod ids;
 pub mod journey;
 pub mod row;
+pub mod stages;
 pub mod trace;
 
 pub use ends::{Delivery, SocketEnds};

@@ -4,6 +4,7 @@
 //! clones that come later do not disturb it. Between spots stages are told by what is seen alone:
 //! whether the namespace changes, and whether the packet was received or queued.
 
+mod sockets;
 mod stages;
 
 #[cfg(test)]
@@ -13,8 +14,8 @@ use std::net::IpAddr;
 
 use super::spot::Spot;
 use crate::model::{
-    Flow, Ifindex, KtimeNs, NetnsInode, Outcome, Packet,
-    journey::{Journey, Leg, Point},
+    Flow, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, SocketEnds,
+    journey::{Journey, Leg, Point, Side},
 };
 
 /// Most sights kept of one exchange. Through a bridge and a VIP there are 12, and 24 for a TCP
@@ -62,7 +63,11 @@ impl Sight {
             ktime,
             netns,
             ifindex,
-            received,
+            side: if received {
+                Side::Received
+            } else {
+                Side::Queued
+            },
             flow,
         }
     }
@@ -97,6 +102,23 @@ impl Trail {
     /// What the sights so far tell of an exchange that ended so; `None` when there are none.
     pub(super) fn journey(self, outcome: Outcome) -> Option<Box<Journey>> {
         self.0.and_then(|sights| sights.journey(outcome))
+    }
+
+    /// The same of an exchange over UDP, into its sockets.
+    pub(super) fn journey_to(self, ends: &SocketEnds, outcome: Outcome) -> Option<Box<Journey>> {
+        let from_here = self.is_from_here();
+        let mut journey = self.journey(outcome)?;
+        sockets::extend(&mut journey, ends, outcome, from_here);
+        Some(journey)
+    }
+
+    /// Whether the first packet was sent by a socket of this node.
+    fn is_from_here(&self) -> bool {
+        let first = self
+            .0
+            .as_ref()
+            .and_then(|way| way.sights.iter().min_by_key(|sight| sight.leg));
+        first.is_some_and(|sight| sight.sent)
     }
 }
 

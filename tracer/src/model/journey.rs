@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    fact::Flow,
+    fact::{Flow, Task},
     ids::{Ifindex, KtimeNs, NetnsInode},
 };
 
@@ -70,9 +70,17 @@ pub enum Stage {
     /// Within the backend's namespace, between its outermost device and the last one before, or
     /// the first one after, its socket.
     BackendDevices,
-    /// At the backend, from receiving to queueing what it answers: the wait in its socket's
-    /// queue and its own time.
+    /// At the backend, from its last device to its socket's queue.
+    BackendInput,
+    /// In the queue of the backend's socket, until the backend reads.
+    BackendQueue,
+    /// The backend's own time, until its answer is queued at a device; and what of the two before
+    /// nobody saw apart.
     Backend,
+    /// At the client, from its last device to its socket's queue.
+    ClientInput,
+    /// In the queue of the client's socket, until the client reads.
+    ClientQueue,
 }
 
 impl Stage {
@@ -88,7 +96,11 @@ impl Stage {
             Self::Wire => "wire",
             Self::BackendLink => "backend_link",
             Self::BackendDevices => "backend_devices",
+            Self::BackendInput => "backend_input",
+            Self::BackendQueue => "backend_queue",
             Self::Backend => "backend",
+            Self::ClientInput => "client_input",
+            Self::ClientQueue => "client_queue",
         }
     }
 }
@@ -103,6 +115,22 @@ pub struct Step {
     pub stage: Stage,
 }
 
+/// Where a packet is, at a device or between it and an application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Handed to the device.
+    Queued,
+    /// Taken from it.
+    Received,
+    /// Put into a socket's queue.
+    Delivered,
+    /// Read by an application.
+    Read {
+        /// Who.
+        by: Task,
+    },
+}
+
 /// One side of one device in one namespace, at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -112,8 +140,8 @@ pub struct Point {
     pub netns: NetnsInode,
     /// At which device; 0 before or without any.
     pub ifindex: Ifindex,
-    /// Taken from the device, as against handed to it.
-    pub received: bool,
+    /// At which side of it, or beyond.
+    pub side: Side,
     /// Index of the packet's addresses there, in [`Journey::flows`].
     pub flow: u8,
 }

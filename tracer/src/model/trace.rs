@@ -7,11 +7,17 @@ use hdrhistogram::Histogram;
 
 use super::{
     fact::Losses,
+    journey::Journey,
     row::{Connection, Dns, Outcome, Protocol, Row},
+    stages::StageTotals,
 };
 
 /// Most addresses that are told apart; what goes beyond is counted together.
 const ADDRESSES: usize = 1024;
+
+/// Most addresses, of DNS and of connections each, for which stages are told: their histograms
+/// take some 10 KB a stage.
+pub const STAGED: usize = 128;
 
 /// What a trace adds up to.
 #[derive(Debug, Default)]
@@ -47,6 +53,8 @@ pub struct DnsTotals {
     pub backends: BTreeMap<SocketAddr, u64>,
     /// Latency of the answered.
     pub latency: Latency,
+    /// Of the first [`STAGED`] addresses alone, and where there are journeys.
+    pub stages: Option<Box<StageTotals>>,
 }
 
 /// Totals of the connections to one address.
@@ -60,6 +68,8 @@ pub struct ConnectionTotals {
     pub backends: BTreeMap<SocketAddr, u64>,
     /// Latency of the answered.
     pub latency: Latency,
+    /// Of the first [`STAGED`] addresses alone, and where there are journeys.
+    pub stages: Option<Box<StageTotals>>,
 }
 
 /// What was seen and could not be placed, by cause: packets or messages.
@@ -121,6 +131,20 @@ impl Latency {
     }
 }
 
+fn add_journey(
+    totals: &mut Option<Box<StageTotals>>,
+    journey: &Journey,
+    outcome: Outcome,
+    room: bool,
+) {
+    if totals.is_none() && room {
+        *totals = Some(Box::default());
+    }
+    if let Some(totals) = totals {
+        totals.add(journey, outcome.is_good());
+    }
+}
+
 impl Trace {
     /// Adds a row.
     pub fn add(&mut self, row: &Row) {
@@ -135,6 +159,7 @@ impl Trace {
             self.beyond += 1;
             return;
         }
+        let room = self.dns.len() < STAGED;
         let totals = self.dns.entry(dns.asked).or_default();
         if let Some(rcode) = dns.rcode {
             *totals.rcodes.entry(rcode).or_default() += 1;
@@ -153,6 +178,9 @@ impl Trace {
         if let Some(latency) = dns.latency {
             totals.latency.add(latency);
         }
+        if let Some(journey) = &dns.journey {
+            add_journey(&mut totals.stages, journey, dns.outcome, room);
+        }
     }
 
     fn add_connection(&mut self, connection: &Connection) {
@@ -161,6 +189,7 @@ impl Trace {
             self.beyond += 1;
             return;
         }
+        let room = self.connections.len() < STAGED;
         let totals = self.connections.entry(key).or_default();
         if connection.amends.is_some() {
             return;
@@ -172,6 +201,9 @@ impl Trace {
         }
         if let Some(latency) = connection.latency {
             totals.latency.add(latency);
+        }
+        if let Some(journey) = &connection.journey {
+            add_journey(&mut totals.stages, journey, connection.outcome, room);
         }
     }
 

@@ -305,7 +305,10 @@ impl Attempt {
             ends: self.ends,
             retry_of: self.retry_of,
             amends: None,
-            journey: trail.journey(outcome),
+            journey: match self.protocol {
+                Protocol::Udp => trail.journey_to(&self.ends, outcome),
+                Protocol::Tcp => trail.journey(outcome),
+            },
         }
     }
 }

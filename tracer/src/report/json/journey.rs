@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer, ser::SerializeSeq as _, ser::SerializeStruct 
 use super::{End, micros};
 use crate::model::{
     Journey, Named,
-    journey::{Point, Step},
+    journey::{Point, Side, Step},
 };
 
 /// Written straight from the journey: there is one for each row.
@@ -110,7 +110,12 @@ fn place<'a>(point: Point, journey: &Journey, named: &'a Named, forward: bool) -
         netns_inode: point.netns.0,
         ifindex: point.ifindex.0,
         device: site.and_then(|site| site.device.as_deref()),
-        side: if point.received { "received" } else { "queued" },
+        side: match point.side {
+            Side::Queued => "queued",
+            Side::Received => "received",
+            Side::Delivered => "delivered",
+            Side::Read { .. } => "read",
+        },
         src: flow.map(|flow| flow.src.into()),
         dst: flow.map(|flow| flow.dst.into()),
     }

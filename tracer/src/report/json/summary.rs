@@ -8,10 +8,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{End, micros};
+use super::{End, journey::StepLine, micros};
 use crate::{
     model::{
         Outcome, Trace,
+        stages::StageTotals,
         trace::{ConnectionTotals, DnsTotals, Latency},
     },
     report::names::rcode_name,
@@ -45,6 +46,10 @@ struct DnsSummary {
     backends: BTreeMap<SocketAddr, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StageSummary>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stopped: Vec<Stopped>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +61,29 @@ struct ConnectionSummary {
     backends: BTreeMap<SocketAddr, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<Percentiles>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StageSummary>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stopped: Vec<Stopped>,
+}
+
+/// One stage of all journeys.
+#[derive(Serialize)]
+struct StageSummary {
+    #[serde(flatten)]
+    step: StepLine,
+    count: u64,
+    share: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+/// Where exchanges without a good end were seen last.
+#[derive(Serialize)]
+struct Stopped {
+    #[serde(flatten)]
+    step: Option<StepLine>,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -152,6 +180,8 @@ fn dns_summary(asked: SocketAddr, totals: &DnsTotals) -> DnsSummary {
             .collect(),
         backends: totals.backends.clone(),
         latency_us: percentiles(&totals.latency),
+        stages: stages(totals.stages.as_deref()),
+        stopped: stopped(totals.stages.as_deref()),
     }
 }
 
@@ -167,6 +197,8 @@ fn connection_summary(
         outcomes: outcomes(&totals.outcomes),
         backends: totals.backends.clone(),
         latency_us: percentiles(&totals.latency),
+        stages: stages(totals.stages.as_deref()),
+        stopped: stopped(totals.stages.as_deref()),
     }
 }
 
@@ -174,6 +206,30 @@ fn outcomes(outcomes: &BTreeMap<Outcome, u64>) -> BTreeMap<&'static str, u64> {
     outcomes
         .iter()
         .map(|(outcome, &n)| (outcome.name(), n))
+        .collect()
+}
+
+fn stages(totals: Option<&StageTotals>) -> Vec<StageSummary> {
+    let ranked = totals.map(StageTotals::ranked).unwrap_or_default();
+    ranked
+        .into_iter()
+        .map(|stage| StageSummary {
+            step: stage.step.into(),
+            count: stage.count,
+            share: stage.share,
+            p50_us: micros(stage.p50),
+            p99_us: micros(stage.p99),
+        })
+        .collect()
+}
+
+fn stopped(totals: Option<&StageTotals>) -> Vec<Stopped> {
+    let stopped = totals.iter().flat_map(|totals| &totals.stopped);
+    stopped
+        .map(|(step, &count)| Stopped {
+            step: step.map(StepLine::from),
+            count,
+        })
         .collect()
 }
 

@@ -59,16 +59,6 @@ fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io:
     if let Some(latency) = dns.latency {
         write!(out, "  {}", short(latency))?;
     }
-    let parts = [
-        ("in the server's queue", dns.ends.query.waited()),
-        ("at the server", dns.ends.server_time()),
-        ("in the client's queue", dns.ends.answer.waited()),
-    ];
-    for (part, took) in parts {
-        if let Some(took) = took {
-            write!(out, ", {} {part}", short(took))?;
-        }
-    }
     let good = dns.outcome.is_good();
     tail(
         (!good).then_some(dns.serial),

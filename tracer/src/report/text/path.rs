@@ -9,7 +9,7 @@ use std::{
 use super::{Paint, short};
 use crate::model::{
     Flow, Journey, Named,
-    journey::{Point, Stage, Step},
+    journey::{Point, Side, Stage, Step},
 };
 
 /// Cells that the whole journey's time is drawn in.
@@ -111,6 +111,11 @@ fn place(
     }
     let there = match step.stage {
         Stage::Backend | Stage::Client => site(end, named, most),
+        Stage::BackendInput | Stage::ClientInput => "→ its socket".to_owned(),
+        Stage::BackendQueue | Stage::ClientQueue => match end.side {
+            Side::Read { by } => format!("→ {}[{}]", by.comm, by.pid),
+            _ => String::new(),
+        },
         Stage::SentAgain => "no acknowledgement came".to_owned(),
         _ if begin.netns == end.netns => format!("→ {}", device(end, named, most)),
         _ => format!("→ {}", site(end, named, most)),

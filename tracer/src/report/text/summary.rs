@@ -6,10 +6,11 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Paint, short};
+use super::{Paint, path::step_name, short};
 use crate::{
     model::{
         Outcome, Trace,
+        stages::StageTotals,
         trace::{ConnectionTotals, DnsTotals, Latency},
     },
     report::names::rcode_name,
@@ -76,7 +77,8 @@ fn dns_totals(
         writeln!(out, "    rcodes    {rcodes}")?;
     }
     backends(&totals.backends, out)?;
-    latency(&totals.latency, out)
+    latency(&totals.latency, out)?;
+    stages(totals.stages.as_deref(), paint, out)
 }
 
 fn connection_totals(
@@ -100,7 +102,8 @@ fn connection_totals(
     bad_outcomes(&totals.outcomes, paint, out)?;
     writeln!(out)?;
     backends(&totals.backends, out)?;
-    latency(&totals.latency, out)
+    latency(&totals.latency, out)?;
+    stages(totals.stages.as_deref(), paint, out)
 }
 
 fn bad_outcomes(
@@ -136,6 +139,32 @@ fn latency(latency: &Latency, out: &mut impl Write) -> io::Result<()> {
         out,
         "    latency   p50 {p50}, p90 {p90}, p99 {p99}, max {max}"
     )
+}
+
+/// Where the time went, most first, and where what failed was seen last.
+fn stages(totals: Option<&StageTotals>, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let Some(totals) = totals else {
+        return Ok(());
+    };
+    let mut title = "stages";
+    for stage in totals.ranked() {
+        let name = step_name(stage.step);
+        let percent = stage.share * 100.0;
+        let (p50, p99) = (short(stage.p50).to_string(), short(stage.p99).to_string());
+        writeln!(
+            out,
+            "    {title:<8}  {name:<25} {percent:>5.1} %  p50 {p50:>7}, p99 {p99:>7}"
+        )?;
+        title = "";
+    }
+    if !totals.stopped.is_empty() {
+        let stopped = list(totals.stopped.iter().map(|(step, count)| match step {
+            Some(step) => format!("{} {count}", step_name(*step)),
+            None => format!("at its first place {count}"),
+        }));
+        writeln!(out, "    {}   {stopped}", paint.bad("stopped"))?;
+    }
+    Ok(())
 }
 
 /// What was lost, by cause, and what could not be seen: always said, also when it is nothing.

@@ -13,6 +13,7 @@ use crate::{
     model::{
         Delivery, Fact, IoEvent, KtimeNs, NetnsInode, Place, Row, SkbId, SockId, SocketEnds,
         SocketIo, Task,
+        journey::{Journey, Stage, Step},
     },
 };
 
@@ -87,6 +88,17 @@ fn ends(scene: &Scene) -> SocketEnds {
     }
 }
 
+/// The journey of the one row.
+fn journey(scene: &Scene) -> &Journey {
+    scene.rows[0].journey().unwrap()
+}
+
+/// Its legs and stages.
+fn stages(scene: &Scene) -> Vec<String> {
+    let name = |(step, ..): (Step, _, _)| format!("{} {}", step.leg.name(), step.stage.name());
+    journey(scene).spans().map(name).collect()
+}
+
 #[test]
 fn a_row_waits_until_its_answer_is_read_and_tells_every_end() {
     let mut scene = scene();
@@ -106,6 +118,63 @@ fn a_row_waits_until_its_answer_is_read_and_tells_every_end() {
     assert_eq!(ends.query.reader(), Some(task(SERVANT)));
     assert_eq!(ends.answer.reader(), Some(task(ASKER)));
     assert!(ends.sent > ends.query.queued());
+    assert_eq!(
+        stages(&scene),
+        [
+            "query client_link",
+            "query node",
+            "query backend_link",
+            "query backend_input",
+            "query backend_queue",
+            "answer backend",
+            "answer backend_link",
+            "answer node",
+            "answer client_link",
+            "answer client_input",
+            "answer client_queue",
+        ]
+    );
+    let journey = journey(&scene);
+    let took = |stage| {
+        let mut spans = journey.spans();
+        let (_, begin, end) = spans.find(|(step, ..)| step.stage == stage).unwrap();
+        (end.ktime - begin.ktime).as_millis()
+    };
+    assert_eq!(took(Stage::BackendQueue), 30);
+    assert_eq!(took(Stage::Backend), 50);
+    assert_eq!(took(Stage::ClientQueue), 200);
+    assert_eq!(journey.unseen, []);
+}
+
+#[test]
+fn what_no_socket_tells_is_said_to_be_unseen() {
+    let mut scene = scene();
+    scene.see(asked()).see(answered()).wait(600);
+    let unseen: Vec<_> = journey(&scene)
+        .unseen
+        .iter()
+        .map(|step| step.stage)
+        .collect();
+    assert_eq!(
+        unseen,
+        [
+            Stage::BackendInput,
+            Stage::BackendQueue,
+            Stage::ClientInput,
+            Stage::ClientQueue
+        ]
+    );
+}
+
+#[test]
+fn the_way_of_a_query_that_is_not_answered_ends_where_it_was_last() {
+    let mut unread = scene();
+    unread.see(asked()).fact(delivered(SERVANT)).wait(6300);
+    assert_eq!(stages(&unread).last().unwrap(), "query backend_input");
+    let mut read_in_vain = scene();
+    read_in_vain.see(asked()).fact(delivered(SERVANT)).wait(2);
+    read_in_vain.fact(read(SERVANT, 0)).wait(6300);
+    assert_eq!(stages(&read_in_vain).last().unwrap(), "query backend_queue");
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn point(micros: u64, netns: u32, ifindex: u32, flow: u8) -> Point {
         ktime: KtimeNs(micros * 1000),
         netns: NetnsInode(netns),
         ifindex: Ifindex(ifindex),
-        received: false,
+        side: Side::Queued,
         flow,
     }
 }
