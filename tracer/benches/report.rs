@@ -52,6 +52,8 @@ fn main() {
         netns: Some(Arc::from("client1")),
         process: Some((4242, Comm(comm))),
         container: Some(Arc::from("0123456789ab".repeat(6).as_str())),
+        pod: None,
+        backend: None,
         sites: Vec::new(),
     };
     for (name, format) in [

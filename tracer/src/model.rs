@@ -4,8 +4,10 @@
 pub mod drops;
 pub mod ends;
 pub mod fact;
+pub mod history;
 pub mod ids;
 pub mod journey;
+pub mod pod;
 pub mod row;
 pub mod stages;
 pub mod trace;
@@ -15,7 +17,9 @@ pub use fact::{
     Comm, Conntrack, Event, Fact, Flow, IoEvent, Losses, Packet, Place, Sender, Socket,
     SocketEvent, SocketIo, Task, Transport,
 };
+pub use history::History;
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 pub use journey::Journey;
+pub use pod::{Pod, PodName, Source};
 pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row, Site};
 pub use trace::Trace;

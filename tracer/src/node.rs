@@ -1,23 +1,43 @@
-//! What this node itself knows, without an API server: names of namespaces, processes and
-//! containers, and of kernel code. Reads /run/netns, /proc and the cgroup file system; never waits
-//! for anybody.
+//! What this node itself knows, without an API server: names of namespaces, processes, containers,
+//! pods and kernel code. Reads /run/netns, /proc, the cgroup file system and the files of container
+//! runtime, kubelet and CNI; never waits for anybody.
 
 mod cgroup;
+mod cni;
 mod device;
 mod netns;
+mod runtime;
+#[cfg(test)]
+mod scratch;
 mod symbols;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use crate::model::{Client, Journey, Named, NetnsInode, Site};
+use crate::model::{Journey, Named, NetnsInode, Row, Site};
 
 /// Names, looked up when first needed and remembered.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Node {
     netns: netns::Names,
     cgroups: cgroup::Paths,
     devices: device::Names,
     symbols: symbols::Symbols,
+    containers: runtime::Containers,
+    addresses: cni::Addresses,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        let root = Path::new("/");
+        Self {
+            netns: netns::Names::default(),
+            cgroups: cgroup::Paths::default(),
+            devices: device::Names::default(),
+            symbols: symbols::Symbols::default(),
+            containers: runtime::Containers::of(root),
+            addresses: cni::Addresses::of(root),
+        }
+    }
 }
 
 impl Node {
@@ -42,14 +62,21 @@ impl Node {
         symbols::are_hidden()
     }
 
-    /// What can be said of `client` beyond its address.
-    pub fn name(&mut self, client: &Client) -> Named {
+    /// What can be said of those a row names by address. The client's container says best which pod
+    /// it is: pods in the host's network share its addresses.
+    pub fn name(&mut self, row: &Row) -> Named {
+        let client = row.client();
         let sender = client.sender;
         let cgroup = sender.and_then(|sender| sender.cgroup);
+        let container = cgroup.and_then(|id| self.cgroups.container(id));
+        let pod = container.and_then(|container| self.containers.pod(container));
+        let mut at = |address| self.addresses.pod(address, row.wall());
         Named {
             netns: client.netns.map(|inode| self.netns.name(inode)),
             process: sender.and_then(|sender| Some((sender.pid?, sender.comm))),
-            container: cgroup.and_then(|id| self.cgroups.container(id)),
+            container: container.map(|container| container.id.clone()),
+            pod: pod.or_else(|| at(client.address.ip())),
+            backend: row.backend().and_then(|backend| at(backend.ip())),
             sites: Vec::new(),
         }
     }

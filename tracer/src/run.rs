@@ -343,7 +343,7 @@ impl Shown {
             return Ok(());
         }
         for row in rows.drain(..) {
-            let mut named = self.node.name(row.client());
+            let mut named = self.node.name(&row);
             if self.wants(&row, &named) {
                 if let Some(journey) = row.journey() {
                     named.sites = self.node.sites(journey);

@@ -7,6 +7,7 @@ use super::{
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
     journey::Journey,
+    pod::PodName,
 };
 
 /// One finished thing to show.
@@ -42,6 +43,22 @@ impl Row {
             Self::Connection(connection) => connection.journey.as_deref(),
         }
     }
+
+    /// Who answered, or was to; `None` when nothing was translated.
+    pub fn backend(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Dns(dns) => dns.backend,
+            Self::Connection(connection) => connection.backend,
+        }
+    }
+
+    /// When it began, by the wall clock: whoever it names is who it was then.
+    pub fn wall(&self) -> WallNs {
+        match self {
+            Self::Dns(dns) => dns.wall,
+            Self::Connection(connection) => connection.wall,
+        }
+    }
 }
 
 /// Who asked.
@@ -55,15 +72,19 @@ pub struct Client {
     pub sender: Option<Sender>,
 }
 
-/// What the node knows of a client beyond its address; `None` where it does not know.
+/// What is known of a row's ends beyond their addresses; `None` where nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Its network namespace, as `ip netns` or its first process calls it.
+    /// The client's network namespace, as `ip netns` or its first process calls it.
     pub netns: Option<Arc<str>>,
     /// Process id (tgid) and name of the sending thread.
     pub process: Option<(u32, Comm)>,
     /// Container id, 64 hexadecimal digits.
     pub container: Option<Arc<str>>,
+    /// The client's pod.
+    pub pod: Option<PodName>,
+    /// The backend's pod.
+    pub backend: Option<PodName>,
     /// Devices of the row's journey; empty where that is not shown.
     pub sites: Vec<Site>,
 }

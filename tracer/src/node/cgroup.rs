@@ -1,4 +1,4 @@
-//! Cgroup id → path → container id.
+//! Cgroup id → path → container id and pod uid, as kubelet and runtime name the directories.
 
 use std::{
     collections::HashMap,
@@ -17,31 +17,38 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Deepest directory looked at; containers lie four or five levels down.
 const DEPTH: usize = 12;
 
-/// Container ids by cgroup; `None` where the cgroup is no container's.
+/// A container, by its cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Container {
+    /// 64 hexadecimal digits.
+    pub(super) id: Arc<str>,
+    /// Uid of its pod; `None` where the kubelet did not make the cgroup.
+    pub(super) pod_uid: Option<Arc<str>>,
+}
+
+/// Containers by cgroup; `None` where the cgroup is no container's.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    known: HashMap<u64, Option<Arc<str>>>,
+    known: HashMap<u64, Option<Container>>,
     looked: Option<Instant>,
 }
 
 impl Paths {
     /// The container that cgroup `id` belongs to; `None` when to none, or none is known.
-    pub(super) fn container(&mut self, id: CgroupId) -> Option<Arc<str>> {
-        if let Some(known) = self.known.get(&id.0) {
-            return known.clone();
-        }
-        if self.looked.is_none_or(|when| when.elapsed() >= AGAIN) {
+    pub(super) fn container(&mut self, id: CgroupId) -> Option<&Container> {
+        if !self.known.contains_key(&id.0) && self.looked.is_none_or(|when| when.elapsed() >= AGAIN)
+        {
             self.looked = Some(Instant::now());
             if let Some(root) = cgroup2_mount() {
                 self.walk(&root, DEPTH);
             }
         }
-        self.known.get(&id.0).cloned().flatten()
+        self.known.get(&id.0)?.as_ref()
     }
 
     fn walk(&mut self, dir: &Path, depth: usize) {
         if let Ok(found) = fs::metadata(dir) {
-            let container = dir.to_str().and_then(container_id).map(Arc::from);
+            let container = dir.to_str().and_then(container);
             self.known.insert(found.ino(), container);
         }
         if depth == 0 {
@@ -64,6 +71,13 @@ fn cgroup2_mount() -> Option<PathBuf> {
     line.split(' ').nth(1).map(PathBuf::from)
 }
 
+fn container(path: &str) -> Option<Container> {
+    Some(Container {
+        id: container_id(path)?.into(),
+        pod_uid: pod_uid(path).map(Arc::from),
+    })
+}
+
 /// The container id in a cgroup's path: 64 hexadecimal digits, bare (cgroupfs driver) or between
 /// the runtime's prefix and `.scope` (systemd driver); the innermost where there are several.
 fn container_id(path: &str) -> Option<&str> {
@@ -74,32 +88,72 @@ fn container_id(path: &str) -> Option<&str> {
     })
 }
 
+/// The pod uid in a cgroup's path, the outermost: a pod may hold a cluster of its own. `podUID`
+/// (cgroupfs driver) or `kubepods-besteffort-podUID.slice` with `_` for `-` (systemd driver), see
+/// <https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/cm/pod_container_manager_linux.go>.
+fn pod_uid(path: &str) -> Option<String> {
+    path.split('/').find_map(|part| {
+        // Some runtimes write `slice:prefix:id` without systemd.
+        let part = part.split(':').next()?;
+        let uid = match part.strip_suffix(".slice") {
+            Some(slice) => slice.strip_prefix("kubepods")?.rsplit_once("-pod")?.1,
+            None => part.strip_prefix("pod")?,
+        };
+        let uid = uid.replace('_', "-");
+        let digits = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+        // RFC 9562, or the bare hash of a static pod.
+        let dashes = uid.bytes().filter(|byte| *byte == b'-').count();
+        (digits == 32 && digits + dashes == uid.len()).then_some(uid)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const UID: &str = "2ee4eb5b-8e45-4c5c-9c1a-0d7f9a3b1c2d";
+
+    fn id() -> String {
+        "0123456789abcdef".repeat(4)
+    }
+
+    fn check(path: &str, id: Option<&str>, uid: Option<&str>) {
+        assert_eq!(container_id(path), id, "{path}");
+        assert_eq!(pod_uid(path).as_deref(), uid, "{path}");
+    }
+
     #[test]
-    fn container_ids_are_found_whatever_the_driver() {
-        let id = "0123456789abcdef".repeat(4);
-        let check = |path: String, expected: Option<&str>| {
-            assert_eq!(container_id(&path), expected, "{path}");
-        };
-        check(
-            format!("/sys/fs/cgroup/kubepods/besteffort/pod12/{id}"),
-            Some(&id),
-        );
-        check(
-            format!("/kubepods.slice/cri-containerd-{id}.scope"),
-            Some(&id),
-        );
-        check(
-            format!("/kubepods.slice/crio-{id}.scope/container"),
-            Some(&id),
-        );
-        check(
-            format!("/kubepods-pod12.slice:cri-containerd:{id}"),
-            Some(&id),
-        );
-        check("/system.slice/ssh.service".to_owned(), None);
+    fn containers_and_pods_are_found_whatever_the_driver() {
+        let id = id();
+        let slice = "kubepods-besteffort-pod2ee4eb5b_8e45_4c5c_9c1a_0d7f9a3b1c2d.slice";
+        for path in [
+            format!("/sys/fs/cgroup/kubepods/besteffort/pod{UID}/{id}"),
+            format!("/sys/fs/cgroup/kubepods/pod{UID}/{id}"),
+            format!(
+                "/sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice/{slice}/cri-containerd-{id}.scope"
+            ),
+            format!("/kubepods.slice/{slice}/crio-{id}.scope/container"),
+            format!("/system.slice/containerd.service/{slice}:cri-containerd:{id}"),
+        ] {
+            check(&path, Some(&id), Some(UID));
+        }
+    }
+
+    #[test]
+    fn a_static_pods_uid_is_a_hash() {
+        let uid = "0123456789abcdef0123456789abcdef";
+        let id = id();
+        let slice = format!("/kubepods.slice/kubepods-pod{uid}.slice/crio-{id}.scope");
+        check(&slice, Some(&id), Some(uid));
+    }
+
+    #[test]
+    fn a_container_without_the_kubelet_has_no_pod() {
+        let id = id();
+        check(&format!("/system.slice/docker-{id}.scope"), Some(&id), None);
+        check(&format!("/docker/{id}"), Some(&id), None);
+        check("/system.slice/ssh.service", None, None);
+        check("/machine.slice/podman-12.scope", None, None);
+        check("/user.slice/pod2ee4/app", None, None);
     }
 }

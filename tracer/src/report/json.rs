@@ -24,7 +24,7 @@ use self::{
     journey::JourneyLine,
 };
 use super::names::{qtype_name, rcode_name};
-use crate::model::{Client, Comm, Connection, Dns, Named, Row, WallNs};
+use crate::model::{Client, Comm, Connection, Dns, Named, PodName, Row, WallNs};
 
 #[derive(Serialize)]
 struct End {
@@ -39,6 +39,44 @@ impl From<SocketAddr> for End {
             port: address.port(),
         }
     }
+}
+
+/// A backend: an address, and who is there.
+#[derive(Serialize)]
+struct BackendLine<'a> {
+    #[serde(flatten)]
+    end: End,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<PodLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct PodLine<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    source: &'static str,
+    age_s: u64,
+}
+
+impl<'a> From<&'a PodName> for PodLine<'a> {
+    fn from(named: &'a PodName) -> Self {
+        Self {
+            namespace: &named.pod.namespace,
+            name: &named.pod.name,
+            uid: named.pod.uid.as_deref(),
+            source: named.source.name(),
+            age_s: named.age.as_secs(),
+        }
+    }
+}
+
+fn backend(address: Option<SocketAddr>, named: &Named) -> Option<BackendLine<'_>> {
+    Some(BackendLine {
+        end: address?.into(),
+        pod: named.backend.as_ref().map(PodLine::from),
+    })
 }
 
 #[derive(Serialize)]
@@ -62,6 +100,8 @@ struct ClientLine<'a> {
     process: Option<Process>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<PodLine<'a>>,
 }
 
 fn client<'a>(client: &Client, named: &'a Named) -> ClientLine<'a> {
@@ -71,6 +111,7 @@ fn client<'a>(client: &Client, named: &'a Named) -> ClientLine<'a> {
         netns: named.netns.as_deref(),
         process: named.process.map(|(pid, name)| Process { pid, name }),
         container: named.container.as_deref(),
+        pod: named.pod.as_ref().map(PodLine::from),
     }
 }
 
@@ -84,7 +125,7 @@ struct DnsLine<'a> {
     protocol: &'static str,
     asked: End,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<End>,
+    backend: Option<BackendLine<'a>>,
     id: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -121,7 +162,7 @@ struct ConnectionLine<'a> {
     protocol: &'static str,
     asked: End,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<End>,
+    backend: Option<BackendLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -174,7 +215,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>
         client: client(&dns.client, named),
         protocol: dns.protocol.name(),
         asked: dns.asked.into(),
-        backend: dns.backend.map(End::from),
+        backend: backend(dns.backend, named),
         id: dns.id,
         name: dns.name.as_deref(),
         qtype: dns.qtype.map(qtype_name),
@@ -204,7 +245,7 @@ fn connection_line<'a>(
         client: client(&connection.client, named),
         protocol: connection.protocol.name(),
         asked: connection.asked.into(),
-        backend: connection.backend.map(End::from),
+        backend: backend(connection.backend, named),
         latency_us: connection.latency.map(micros),
         first_byte_us: connection.first_byte.map(micros),
         retransmits: connection.retransmits,

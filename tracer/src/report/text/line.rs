@@ -8,7 +8,7 @@ use std::{
 
 use super::{Paint, short};
 use crate::{
-    model::{Client, Connection, Dns, Named, Outcome, Row, WallNs},
+    model::{Client, Connection, Dns, Named, Outcome, PodName, Row, WallNs},
     report::names::{qtype_name, rcode_name},
 };
 
@@ -34,7 +34,7 @@ fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io:
     // NXDOMAIN is an answer like any other: search lists make it the usual one.
     let wrong = !dns.outcome.is_good() || rcode.is_some_and(|rcode| !matches!(rcode, 0 | 3));
     head(dns.wall, "dns", wrong, &dns.client, named, paint, out)?;
-    ends(dns.asked, dns.backend, paint, out)?;
+    ends(dns.asked, dns.backend, named, paint, out)?;
     if let (Some(name), Some(qtype)) = (&dns.name, dns.qtype) {
         write!(out, "  {} {}", qtype_name(qtype), paint.strong(name))?;
     } else {
@@ -87,7 +87,7 @@ fn connection_line(
         paint,
         out,
     )?;
-    ends(connection.asked, connection.backend, paint, out)?;
+    ends(connection.asked, connection.backend, named, paint, out)?;
     match (connection.outcome, connection.latency) {
         (Outcome::Answered, Some(latency)) => {
             let verb = if kind == "tcp" {
@@ -133,13 +133,16 @@ fn head(
         paint.dim(time_of_day(wall)),
         paint.bad(mark)
     )?;
-    if let Some(netns) = &named.netns {
+    // A pod says more than its namespace's and its container's ids.
+    if let Some(PodName { pod, .. }) = &named.pod {
+        write!(out, "{pod} ")?;
+    } else if let Some(netns) = &named.netns {
         write!(out, "{netns} ")?;
     }
     if let Some((pid, name)) = &named.process {
         write!(out, "{name}[{pid}] ")?;
     }
-    if let Some(container) = &named.container {
+    if let (None, Some(container)) = (&named.pod, &named.container) {
         write!(out, "{} ", container.get(..12).unwrap_or(container))?;
     }
     write!(out, "{}", client.address)
@@ -148,14 +151,19 @@ fn head(
 fn ends(
     asked: SocketAddr,
     backend: Option<SocketAddr>,
+    named: &Named,
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
     write!(out, " {} {asked}", paint.dim("→"))?;
-    match backend {
-        Some(backend) => write!(out, " {} {backend}", paint.dim("⇒")),
-        None => Ok(()),
+    if let Some(backend) = backend {
+        write!(out, " {} ", paint.dim("⇒"))?;
+        if let Some(PodName { pod, .. }) = &named.backend {
+            write!(out, "{pod} ")?;
+        }
+        write!(out, "{backend}")?;
     }
+    Ok(())
 }
 
 /// `serial` is told where a later row may name it.
