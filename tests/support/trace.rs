@@ -42,22 +42,24 @@ pub(crate) struct Traced {
 impl Tracer {
     /// Starts `tracer trace WORDS` and returns once it traces.
     pub(crate) fn start(words: &str) -> Self {
-        let limit = if words.contains("--unanswered-after") {
-            ""
-        } else {
-            "--unanswered-after 1s"
-        };
-        Self::spawn(&format!("trace --output json {limit} {words}"), "tracing\n")
+        Self::start_by(Command::new(program()), words)
+    }
+
+    /// The same, where `command` becomes the tracer with the arguments that follow.
+    pub(crate) fn start_by(command: Command, words: &str) -> Self {
+        let words = format!("trace --output json {} {words}", limit(words));
+        Self::spawn(command, &words, "tracing\n")
     }
 
     /// Starts `tracer drops WORDS` and returns once it counts.
     pub(crate) fn counting_drops(words: &str) -> Self {
-        Self::spawn(&format!("drops --output json {words}"), "counting drops\n")
+        let words = format!("drops --output json {words}");
+        Self::spawn(Command::new(program()), &words, "counting drops\n")
     }
 
-    /// Starts `tracer WORDS` and returns once it has said `ready`.
-    fn spawn(words: &str, ready: &str) -> Self {
-        let mut child = Command::new(program())
+    /// Starts `command` with WORDS and returns once it has said `ready`.
+    fn spawn(mut command: Command, words: &str, ready: &str) -> Self {
+        let mut child = command
             .args(words.split_whitespace())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -225,6 +227,15 @@ pub(crate) fn translation(row: &Value) -> Option<(SocketAddr, SocketAddr, Socket
 /// Translations of all rows.
 pub(crate) fn translations(rows: &[Value]) -> BTreeSet<(SocketAddr, SocketAddr, SocketAddr)> {
     rows.iter().filter_map(translation).collect()
+}
+
+/// The limit for an answer, unless `words` tell one.
+fn limit(words: &str) -> &'static str {
+    if words.contains("--unanswered-after") {
+        ""
+    } else {
+        "--unanswered-after 1s"
+    }
 }
 
 /// The lines of a pipe, as they come.

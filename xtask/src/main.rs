@@ -3,7 +3,9 @@
 //! Knows how the workspace is built and tested; knows nothing of what is in it.
 
 mod bench;
+mod cluster;
 mod debian;
+mod image;
 mod setup;
 mod sh;
 mod test;
@@ -35,9 +37,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Set up and bring a real Kubernetes cluster up on this machine, or end it
+    Cluster {
+        #[command(subcommand)]
+        what: cluster::Cluster,
+    },
     /// Set up and run tests: all of CI, or the tiers named
     Test {
-        /// lint, unit, doc, kernel, vm; after vm: 5.10, 6.1, 6.12, newest
+        /// lint, unit, doc, kernel, vm, cluster; after vm: 5.10, 6.1, 6.12, newest
         #[arg(value_name = "TIER")]
         tiers: Vec<String>,
     },
@@ -68,6 +75,10 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup => setup::all()?,
         Task::Lab { args } => lab(&args)?,
+        Task::Cluster { what } => {
+            setup::all()?;
+            cluster::run(&what)?;
+        }
         Task::Test { tiers } => return test::run(&tiers),
         Task::Bench {
             what: Bench::Overhead(options),

@@ -38,6 +38,8 @@ const PACKAGES: &[(&str, &str)] = &[
         "xz-utils",
         "the guests' modules are unpacked once, here, not at every boot",
     ),
+    ("runc", "the cluster's containers"),
+    ("nftables", "kube-proxy's nftables mode"),
     (
         "debian-archive-keyring",
         "the suites the guests' kernels come from",
@@ -48,6 +50,9 @@ const PACKAGES: &[(&str, &str)] = &[
 const BPF_LINKER: &str = "0.13.0";
 const LLVM: &str = "22";
 
+/// The Go that the cluster's components ask for in `tests/bed/*/go.mod`.
+const GO: (u32, u32) = (1, 26);
+
 /// Brings the machine to where `cargo build` and every tier of tests work.
 ///
 /// # Errors
@@ -55,7 +60,8 @@ const LLVM: &str = "22";
 pub(crate) fn all() -> Result<()> {
     packages()?;
     std_sources()?;
-    bpf_linker()
+    bpf_linker()?;
+    go().map(drop)
 }
 
 fn packages() -> Result<()> {
@@ -171,4 +177,50 @@ fn bpf_linker() -> Result<()> {
             .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}")),
     )
     .context("build bpf-linker")
+}
+
+/// The `go` program: the machine's own if it is new enough, else Debian's, unpacked in `target`.
+///
+/// # Errors
+/// There is none, and Debian's cannot be fetched.
+pub(crate) fn go() -> Result<PathBuf> {
+    let own = sh::output(Command::new("go").args(["env", "GOVERSION"])).unwrap_or_default();
+    if go_version(&own).is_some_and(|version| version >= GO) {
+        return Ok(PathBuf::from("go"));
+    }
+    let (major, minor) = GO;
+    let unpacked = sh::target().join("debian/go");
+    let go = unpacked.join(format!("usr/lib/go-{major}.{minor}/bin/go"));
+    if go.exists() {
+        return Ok(go);
+    }
+    say(&format!("setup: fetching Go {major}.{minor} from Debian"));
+    for package in ["go", "src"] {
+        let package = format!("golang-{major}.{minor}-{package}");
+        let deb = debian::download("trixie-backports", &package).with_context(|| {
+            format!("get Go {major}.{minor} or later from Debian, or install it by hand")
+        })?;
+        debian::unpack(&deb, &unpacked)?;
+    }
+    debian::expect(&go, &format!("golang-{major}.{minor}-go"))?;
+    Ok(go)
+}
+
+/// Major and minor of `go1.26.8`.
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.strip_prefix("go")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_is_new_enough_by_number_not_by_letter() {
+        assert!(go_version("go1.26.8") >= Some(GO));
+        assert!(go_version("go1.9") < Some(GO));
+        assert!(go_version("go1.100rc1").is_none());
+        assert_eq!(go_version(""), None);
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -19,6 +19,27 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("start {shown}"))?;
     ensure!(status.success(), "{shown}: {status}");
     Ok(())
+}
+
+/// Runs to the end with `text` as its standard input.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn feed(command: &mut Command, text: &str) -> Result<()> {
+    let shown = show(command);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {shown}"))?;
+    let written = child
+        .stdin
+        .take()
+        .context("stdin is piped")?
+        .write_all(text.as_bytes());
+    let status = child.wait()?;
+    ensure!(status.success(), "{shown}: {status}");
+    // It may end well without having read all; only then does this say anything.
+    written.with_context(|| format!("write to {shown}"))
 }
 
 /// Runs to the end and returns what it printed, without the last newline.

@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use self::cases::Case;
 use crate::{
+    cluster::{self, ProxyMode},
     setup,
     sh::{self, say},
     vm::Version,
@@ -33,6 +35,8 @@ enum Tier {
     Kernel,
     /// The same tests on Debian's kernels, by name.
     Vm(Vec<Version>),
+    /// Tests that need a real cluster, on this machine's kernel, once for each mode of kube-proxy.
+    Cluster,
 }
 
 /// What one tier came to.
@@ -93,8 +97,11 @@ fn plan(words: &[String]) -> Result<Vec<Tier>> {
             ("doc", _) => tiers.push(Tier::Doc),
             ("kernel", _) => tiers.push(Tier::Kernel),
             ("vm", _) => tiers.push(Tier::Vm(Vec::new())),
+            ("cluster", _) => tiers.push(Tier::Cluster),
             (version, Some(Tier::Vm(versions))) => versions.push(Version::named(version)?),
-            _ => bail!("no tier {word}; there are lint, unit, doc, kernel and vm [VERSION…]"),
+            _ => bail!(
+                "no tier {word}; there are lint, unit, doc, kernel, vm [VERSION…] and cluster"
+            ),
         }
     }
     if tiers.is_empty() {
@@ -117,6 +124,7 @@ impl Tier {
             Self::Doc => "doc",
             Self::Kernel => "kernel",
             Self::Vm(_) => "vm",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -127,6 +135,7 @@ impl Tier {
             Self::Doc => doc(),
             Self::Kernel => kernel(),
             Self::Vm(versions) => guests::run(versions),
+            Self::Cluster => in_cluster(),
         }
     }
 }
@@ -164,12 +173,34 @@ fn kernel() -> Result<usize> {
         sh::output(Command::new("id").arg("-u"))? == "0",
         "kernel tests load programs and make namespaces: run as root"
     );
-    let built = cases::build()?;
-    let wanted = built.of_tier("kernel")?;
+    run_cases(&cases::build()?.of_tier("kernel")?, |_| {})
+}
+
+fn in_cluster() -> Result<usize> {
+    let wanted = cases::build()?.of_tier("cluster")?;
+    let mut ran = 0;
+    for proxy in [ProxyMode::Iptables, ProxyMode::Nftables] {
+        let name = "test".to_owned();
+        let dir = cluster::up(&cluster::Options { name, proxy })?;
+        say(&format!("kube-proxy in {} mode:", proxy.name()));
+        let passed = run_cases(&wanted, |command| {
+            command.env("TRACER_CLUSTER", &dir);
+        });
+        // Logs of a cluster in which something failed are worth keeping; the next one replaces it.
+        ran += passed.with_context(|| format!("the cluster is left in {}", dir.display()))?;
+        cluster::down("test")?;
+    }
+    Ok(ran)
+}
+
+/// Runs each by itself, after `prepare` has had its command.
+fn run_cases(wanted: &[Case], prepare: impl Fn(&mut Command)) -> Result<usize> {
     let mut failed = Vec::new();
-    for case in &wanted {
+    for case in wanted {
         let start = Instant::now();
-        let output = case.command().output().context("start a test")?;
+        let mut command = case.command();
+        prepare(&mut command);
+        let output = command.output().context("start a test")?;
         let said = String::from_utf8_lossy(&output.stdout);
         let verdict = if output.status.success() && said.lines().any(|line| passed_in(line) == 1) {
             "ok"
