@@ -111,6 +111,7 @@ fn plan(words: &[String]) -> Result<Vec<Tier>> {
             Tier::Doc,
             Tier::Kernel,
             Tier::Vm(Vec::new()),
+            Tier::Cluster,
         ];
     }
     Ok(tiers)
