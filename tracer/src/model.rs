@@ -1,9 +1,11 @@
 //! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
 //! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
 
+pub mod cluster;
 pub mod drops;
 pub mod ends;
 pub mod fact;
+pub mod finding;
 pub mod history;
 pub mod ids;
 pub mod journey;
@@ -12,11 +14,13 @@ pub mod row;
 pub mod stages;
 pub mod trace;
 
+pub use cluster::Snapshot;
 pub use ends::{Delivery, SocketEnds};
 pub use fact::{
     Comm, Conntrack, Event, Fact, Flow, IoEvent, Losses, Packet, Place, Sender, Socket,
     SocketEvent, SocketIo, Task, Transport,
 };
+pub use finding::{Finding, Severity};
 pub use history::History;
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
 pub use journey::Journey;

@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn without_a_tier_every_tier_runs() {
         let names: Vec<_> = plan(&[]).unwrap().iter().map(Tier::name).collect();
-        assert_eq!(names, ["lint", "unit", "doc", "kernel", "vm"]);
+        assert_eq!(names, ["lint", "unit", "doc", "kernel", "vm", "cluster"]);
     }
 
     #[test]
