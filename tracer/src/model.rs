@@ -1,6 +1,9 @@
 //! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
 //! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
 
+pub mod bounded;
+pub mod breakdown;
+pub mod cause;
 pub mod cluster;
 pub mod drops;
 pub mod ends;
@@ -11,8 +14,13 @@ pub mod ids;
 pub mod journey;
 pub mod pod;
 pub mod row;
+pub mod search;
+pub mod series;
+pub mod spread;
 pub mod stages;
+pub mod tally;
 pub mod trace;
+pub mod worst;
 
 pub use cluster::Snapshot;
 pub use ends::{Delivery, SocketEnds};

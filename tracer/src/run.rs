@@ -348,7 +348,7 @@ impl Shown {
                 if let Some(journey) = row.journey() {
                     named.sites = self.node.sites(journey);
                 }
-                self.trace.add(&row);
+                self.trace.add(&row, &named);
                 if self.each {
                     report::row(self.format, &row, &named, &mut self.out)?;
                 }

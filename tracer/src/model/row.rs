@@ -52,6 +52,38 @@ impl Row {
         }
     }
 
+    /// The address asked, before NAT.
+    pub fn asked(&self) -> SocketAddr {
+        match self {
+            Self::Dns(dns) => dns.asked,
+            Self::Connection(connection) => connection.asked,
+        }
+    }
+
+    /// How it ended.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Dns(dns) => dns.outcome,
+            Self::Connection(connection) => connection.outcome,
+        }
+    }
+
+    /// Until the answer, or the completed handshake; `None` when neither came.
+    pub fn latency(&self) -> Option<Duration> {
+        match self {
+            Self::Dns(dns) => dns.latency,
+            Self::Connection(connection) => connection.latency,
+        }
+    }
+
+    /// Serial number of the earlier row that this one corrects.
+    pub fn amends(&self) -> Option<u64> {
+        match self {
+            Self::Dns(dns) => dns.amends,
+            Self::Connection(connection) => connection.amends,
+        }
+    }
+
     /// When it began, by the wall clock: whoever it names is who it was then.
     pub fn wall(&self) -> WallNs {
         match self {

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use hdrhistogram::Histogram;
 
 use super::{
+    breakdown::Breakdown,
     fact::Losses,
     journey::Journey,
-    row::{Connection, Dns, Outcome, Protocol, Row},
+    row::{Connection, Dns, Named, Outcome, Protocol, Row},
     stages::StageTotals,
 };
 
@@ -28,6 +29,8 @@ pub struct Trace {
     pub connections: BTreeMap<(Protocol, SocketAddr), ConnectionTotals>,
     /// Rows whose address was one too many to be told apart.
     pub beyond: u64,
+    /// The same rows by all else that reports tell apart.
+    pub breakdown: Breakdown,
     /// What the correlator could not place, by cause.
     pub unplaced: Unplaced,
     /// What was lost before the correlator.
@@ -147,7 +150,8 @@ fn add_journey(
 
 impl Trace {
     /// Adds a row.
-    pub fn add(&mut self, row: &Row) {
+    pub fn add(&mut self, row: &Row, named: &Named) {
+        self.breakdown.add(row, named);
         match row {
             Row::Dns(dns) => self.add_dns(dns),
             Row::Connection(connection) => self.add_connection(connection),
@@ -210,5 +214,41 @@ impl Trace {
     /// Whether anything was lost, so that the totals are incomplete.
     pub fn is_incomplete(&self) -> bool {
         self.losses.total() > 0 || self.unplaced.evicted > 0
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::{Client, KtimeNs, SocketEnds, WallNs};
+
+    /// A query answered after `latency`, sent `second` after the epoch; that is its serial number too.
+    pub(in crate::model) fn answered(second: u64, latency: Duration) -> Row {
+        Row::Dns(Dns {
+            serial: second,
+            ktime: KtimeNs(second * 1_000_000_000),
+            wall: WallNs(i64::try_from(second).unwrap() * 1_000_000_000),
+            client: Client {
+                address: ([192, 0, 2, 1], 40_000).into(),
+                netns: None,
+                sender: None,
+            },
+            protocol: Protocol::Udp,
+            asked: ([10, 96, 0, 10], 53).into(),
+            backend: None,
+            id: 1,
+            name: Some("web.example.test".to_owned()),
+            qtype: Some(1),
+            rcode: Some(0),
+            answers: Some(1),
+            truncated: false,
+            latency: Some(latency),
+            outcome: Outcome::Answered,
+            cause: None,
+            ends: SocketEnds::default(),
+            retry_of: None,
+            amends: None,
+            journey: None,
+        })
     }
 }

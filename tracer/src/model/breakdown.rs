@@ -1,0 +1,167 @@
+//! `Breakdown`: what all rows add up to, by everything that reports and charts tell apart. Bounded
+//! whatever the traffic: some ten megabytes.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    bounded::{Bounded, Weight},
+    cause::{self, Drop},
+    ids::WallNs,
+    journey::{Point, Stage, Step},
+    pod::Pod,
+    row::{Named, Protocol, Row},
+    search::Search,
+    series::Series,
+    spread::Spread,
+    tally::{Kind, Tally, Way, Who},
+    worst::Worst,
+};
+
+/// Most addresses of pods that are remembered.
+const PODS: usize = 4096;
+
+/// Totals of all rows, by one thing after the other. A row that amends an earlier one is not
+/// counted again.
+#[derive(Debug, Default)]
+pub struct Breakdown {
+    /// When the first row and the last one began; `None` without rows.
+    pub range: Option<(WallNs, WallNs)>,
+    /// By kind.
+    pub kinds: BTreeMap<Kind, Tally>,
+    /// Over time.
+    pub series: Series,
+    /// DNS by client.
+    pub clients: Bounded<Who, Tally, 1024>,
+    /// DNS by what was asked and the backend that it became.
+    pub servers: Bounded<Way, Tally, 1024>,
+    /// DNS by name, in lower case.
+    pub names: Bounded<String, Tally, 4096>,
+    /// What the clients' search paths cost.
+    pub searches: Bounded<Who, Search, 1024>,
+    /// Connections by protocol, what was asked and the backend that it became.
+    pub backends: Bounded<(Protocol, Way), Tally, 2048>,
+    /// Time in each stage.
+    pub stages: BTreeMap<(Kind, Step), Spread>,
+    /// Time in each stage by where it was spent: the client's or the backend's pod, or a namespace
+    /// between them.
+    pub places: Bounded<(Who, Step), Spread, 2048>,
+    /// Exchanges without a good end, by the last stage that they passed; `None` where their packet was
+    /// seen at one place only.
+    pub stopped: BTreeMap<(Kind, Option<Step>), u64>,
+    /// Packets that the kernel dropped, by reason and place, and by what was asked.
+    pub drops: Bounded<(Drop, SocketAddr), u64, 1024>,
+    /// Pods by the address that they had last; of the first [`PODS`].
+    pub pods: BTreeMap<IpAddr, Arc<Pod>>,
+    /// Those to look at one by one.
+    pub worst: Worst,
+}
+
+impl Weight for Spread {
+    fn weight(&self) -> u64 {
+        self.count()
+    }
+}
+
+impl Breakdown {
+    /// Adds a row.
+    pub(super) fn add(&mut self, row: &Row, named: &Named) {
+        if row.amends().is_some() {
+            return;
+        }
+        let cause = cause::of(row);
+        let cause = cause.as_deref();
+        let (kind, wall) = (Kind::of(row), row.wall());
+        let (first, last) = self.range.get_or_insert((wall, wall));
+        (*first, *last) = ((*first).min(wall), (*last).max(wall));
+        self.kinds.entry(kind).or_default().add(row, cause);
+        self.series.add(row, cause);
+        self.worst.add(row, named, cause);
+        let way = (row.asked(), row.backend());
+        let client = Who::client(row, named);
+        match row {
+            Row::Dns(dns) => {
+                self.clients.of(client.clone()).add(row, cause);
+                self.servers.of(way).add(row, cause);
+                if let Some(name) = &dns.name {
+                    let name = name.to_ascii_lowercase();
+                    self.names.of(name).add(row, cause);
+                }
+                self.searches.of(client.clone()).add(dns);
+            }
+            Row::Connection(connection) => {
+                let key = (connection.protocol, way);
+                self.backends.of(key).add(row, cause);
+            }
+        }
+        if let Some(drop) = cause.and_then(cause::dropped) {
+            *self.drops.of((drop, row.asked())) += 1;
+        }
+        self.name_pods(row, named);
+        self.add_stages(kind, row, named, &client);
+    }
+
+    fn name_pods(&mut self, row: &Row, named: &Named) {
+        let backend = row.backend().map(|backend| (backend, &named.backend));
+        for (address, name) in [Some((row.client().address, &named.pod)), backend]
+            .into_iter()
+            .flatten()
+        {
+            let Some(name) = name else { continue };
+            let room = self.pods.len() < PODS;
+            match self.pods.get_mut(&address.ip()) {
+                Some(pod) if Arc::ptr_eq(pod, &name.pod) => {}
+                Some(pod) => *pod = name.pod.clone(),
+                None if room => {
+                    self.pods.insert(address.ip(), name.pod.clone());
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn add_stages(&mut self, kind: Kind, row: &Row, named: &Named, client: &Who) {
+        let Some(journey) = row.journey() else { return };
+        let backend = Who::backend(row, named);
+        for (step, begin, end) in journey.spans() {
+            let took = end.ktime - begin.ktime;
+            self.stages.entry((kind, step)).or_default().add(took);
+            if let Some(place) = place(step.stage, begin, named, client, &backend) {
+                self.places.of((place, step)).add(took);
+            }
+        }
+        if !row.outcome().is_good() {
+            let last = journey.stages.last().map(|stage| stage.step);
+            *self.stopped.entry((kind, last)).or_default() += 1;
+        }
+    }
+
+    /// The pod that had an address last.
+    pub fn pod(&self, address: IpAddr) -> Option<&Pod> {
+        self.pods.get(&address).map(|pod| &**pod)
+    }
+}
+
+/// Where the time of a stage is spent; `None` where the namespace's name was not looked up.
+fn place(stage: Stage, begin: Point, named: &Named, client: &Who, backend: &Who) -> Option<Who> {
+    match stage {
+        Stage::SentAgain
+        | Stage::Client
+        | Stage::ClientDevices
+        | Stage::ClientLink
+        | Stage::ClientInput
+        | Stage::ClientQueue => Some(client.clone()),
+        Stage::BackendLink
+        | Stage::BackendDevices
+        | Stage::BackendInput
+        | Stage::BackendQueue
+        | Stage::Backend => Some(backend.clone()),
+        Stage::Node | Stage::Link | Stage::Wire => {
+            let site = named.site(begin.netns, begin.ifindex);
+            site.map(|site| Who::Netns(site.name.clone()))
+        }
+    }
+}
