@@ -9,6 +9,7 @@ mod kernel {
     mod journeys;
     mod queries;
     mod tcp;
+    mod upstream;
 
     mod connections;
     mod nat;

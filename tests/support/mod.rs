@@ -106,6 +106,11 @@ impl LyingDns {
         Self::spawn(netns, listen, &[&["--lie", lie.get_name()], more].concat())
     }
 
+    /// Starts one with such options of `lab-serve dns`.
+    pub(crate) fn start_with(netns: &str, listen: &str, options: &[&str]) -> Self {
+        Self::spawn(netns, listen, options)
+    }
+
     /// Starts one that tells the truth.
     pub(crate) fn honest(netns: &str, listen: &str) -> Self {
         Self::spawn(netns, listen, &[])

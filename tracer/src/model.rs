@@ -20,6 +20,7 @@ pub mod spread;
 pub mod stages;
 pub mod tally;
 pub mod trace;
+pub mod upstream;
 pub mod worst;
 
 pub use cluster::Snapshot;
@@ -35,3 +36,4 @@ pub use journey::Journey;
 pub use pod::{Pod, PodName, Source};
 pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row, Site};
 pub use trace::Trace;
+pub use upstream::Upstream;

@@ -8,6 +8,7 @@ mod attempt;
 mod ends;
 mod group;
 mod refused;
+mod upstream;
 
 #[cfg(test)]
 mod tests;
@@ -21,13 +22,14 @@ use self::{
     ends::Datagram,
     group::{Group, TRIES},
     refused::Failing,
+    upstream::Upstreams,
 };
 use super::{
     Context, message::Peek, nat::Ends, once::Once, quote::Quoted, sockets::Sockets, spot::Spot,
     words,
 };
 use crate::model::{
-    Client, Ifindex, KtimeNs, Packet, Place, Protocol, journey::Leg, trace::Unplaced,
+    Client, Ifindex, KtimeNs, Outcome, Packet, Place, Protocol, journey::Leg, trace::Unplaced,
 };
 
 /// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
@@ -83,6 +85,7 @@ impl Seen<'_> {
 pub(super) struct DnsTable {
     sockets: Sockets<Datagram>,
     failing: Failing,
+    upstreams: Upstreams,
     groups: FxHashMap<Key, Group>,
     attempts: usize,
     unmatched: Once,
@@ -100,6 +103,7 @@ impl DnsTable {
         Self {
             sockets: Sockets::new(datagrams),
             failing: Failing::default(),
+            upstreams: Upstreams::default(),
             groups: FxHashMap::default(),
             attempts: 0,
             unmatched: Once::default(),
@@ -127,6 +131,7 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) {
+        let before = context.rows.len();
         match (seen.packet.place, seen.peek.is_response) {
             (Place::Queued | Place::Received, false) => self.query(seen, unplaced, context),
             (Place::Queued | Place::Received, true) => self.answer(seen, unplaced, context),
@@ -138,23 +143,32 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
+        self.explain(before, context);
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
     fn query(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
         let key = seen.key();
+        let received = seen.packet.place == Place::Received;
+        if received {
+            self.upstreams.receives(seen.packet.netns);
+        }
         if let Some(group) = self.groups.get_mut(&key)
             && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
         {
             attempt.query_passes(seen);
             attempt.trail.note(Leg::Query, seen.packet);
             ends::passes(&mut self.sockets, seen, attempt.serial);
+            if received {
+                self.upstreams.joins(seen.packet.netns, attempt);
+            }
         } else {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
             if let Some(attempt) = self.begin(key, seen, context) {
                 attempt.trail.note(Leg::Query, seen.packet);
                 let serial = attempt.serial;
                 ends::begins(&mut self.sockets, seen, serial);
+                self.goes_outward(seen, serial);
             }
         }
     }
@@ -174,13 +188,16 @@ impl DnsTable {
             Entry::Vacant(vacant) if has_room => {
                 self.attempts += 1;
                 let attempt = Attempt::new(context, seen, None);
+                self.upstreams.begins(key, &attempt);
                 vacant.insert(Group::new(attempt)).get_mut(0)
             }
             Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
                 self.attempts += 1;
                 let group = occupied.into_mut();
                 let retry_of = group.retry_of(seen);
-                group.push(Attempt::new(context, seen, retry_of));
+                let attempt = Attempt::new(context, seen, retry_of);
+                self.upstreams.begins(key, &attempt);
+                group.push(attempt);
                 group.get_mut(group.len() - 1)
             }
             _ => {
@@ -207,8 +224,16 @@ impl DnsTable {
 
     fn retain(&mut self, keep: &mut impl FnMut(&mut Attempt) -> bool) {
         let mut attempts = 0;
+        let upstreams = &mut self.upstreams;
+        let mut keep = |attempt: &mut Attempt| {
+            let kept = keep(attempt);
+            if !kept {
+                upstreams.forget(attempt);
+            }
+            kept
+        };
         self.groups.retain(|_, group| {
-            let kept = group.retain(keep);
+            let kept = group.retain(&mut keep);
             attempts += if kept { group.len() } else { 0 };
             kept
         });
@@ -238,6 +263,10 @@ impl DnsTable {
             None => {
                 attempt.answer = Some(Answer::new(seen));
                 attempt.ends.answered = seen.is_sent().then_some(seen.packet.ktime);
+                let sender = seen.packet.sender.filter(|_| seen.is_sent());
+                let pid = sender.and_then(|sender| sender.pid);
+                self.upstreams
+                    .answers(attempt.serial, seen.packet.ktime, pid);
             }
             Some(_) if begins => {
                 // Over TCP a long answer, of a zone transfer say, is many messages.
@@ -248,6 +277,10 @@ impl DnsTable {
             Some(answer) => answer.last = seen.packet.ktime,
         }
         attempt.trail.note(Leg::Answer, seen.packet);
+        let rcode = attempt.answer.as_ref().map(|answer| answer.rcode);
+        let at = seen.packet.ktime;
+        self.upstreams
+            .ended(attempt.serial, at, Outcome::Answered, rcode);
         if attempt.query.spot.is_reached_by(Spot::of(seen.packet)) {
             attempt.arrive(context);
         }
@@ -269,6 +302,8 @@ impl DnsTable {
             };
             let same = attempt.query.is_of(seen.packet);
             attempt.dropped.note(same, words::freed(what, &cause));
+            let (serial, at) = (attempt.serial, seen.packet.ktime);
+            self.upstreams.ended(serial, at, Outcome::Dropped, None);
         }
     }
 
@@ -316,6 +351,19 @@ impl DnsTable {
         cause: &str,
         context: &mut Context<'_>,
     ) {
+        let before = context.rows.len();
+        self.reject(quoted, error, ends, cause, context);
+        self.explain(before, context);
+    }
+
+    fn reject(
+        &mut self,
+        quoted: &Quoted<'_>,
+        error: &Packet,
+        ends: Ends,
+        cause: &str,
+        context: &mut Context<'_>,
+    ) {
         let Ok(peek) = Peek::parse(quoted.payload, quoted.payload_len) else {
             if let Some(attempt) = self.search(quoted.protocol, ends) {
                 attempt.reject(error.flow.src.ip(), cause, context);
@@ -339,6 +387,8 @@ impl DnsTable {
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
             attempt.reject(error.flow.src.ip(), cause, context);
             self.failing.rejected(&seen, attempt.serial);
+            let (serial, at) = (attempt.serial, error.ktime);
+            self.upstreams.ended(serial, at, Outcome::Rejected, None);
         } else if ends.is_told(error)
             && let Some(attempt) = self.begin(key, &seen, context)
         {
@@ -375,13 +425,16 @@ impl DnsTable {
         self.searches = 0;
         self.failing = Failing::default();
         self.sweep_sockets(now, context);
+        let before = context.rows.len();
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
+        self.explain(before, context);
     }
 
     /// No more will come: answers that were under way have come as far as they will. Returns how
     /// many queries are still waiting for one.
     pub(super) fn finish(&mut self, context: &mut Context<'_>) -> u64 {
         let mut open = 0;
+        let before = context.rows.len();
         self.retain(&mut |attempt| {
             if attempt.answer.is_some() && attempt.state != State::Done {
                 attempt.finish(context);
@@ -389,6 +442,7 @@ impl DnsTable {
             open += u64::from(attempt.state == State::Waiting);
             true
         });
+        self.explain(before, context);
         open
     }
 }

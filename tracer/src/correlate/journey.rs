@@ -6,11 +6,14 @@
 
 mod sockets;
 mod stages;
+mod upstream;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::net::IpAddr;
+
+pub(super) use self::upstream::split;
 
 use super::spot::Spot;
 use crate::model::{

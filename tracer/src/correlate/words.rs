@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
 use crate::model::{
-    Delivery, Packet, Place,
+    Delivery, Dns, Outcome, Packet, Place, Upstream,
     drops::{DropNames, is_netfilter},
     fact::Tunnel,
 };
@@ -149,5 +149,63 @@ pub(super) fn unserved(unanswered: String, query: Delivery) -> String {
             waited.as_millis()
         ),
         _ => unanswered,
+    }
+}
+
+/// After this long a server has waited in vain, rather than asked two at once.
+const IN_VAIN: Duration = Duration::from_secs(1);
+
+/// What its server's upstream has to do with the end of an exchange; `None` where it has nothing.
+/// 1. A failure, or no answer, is told together with what came from upstream.
+/// 2. An answer that came after it was given up, where most of its time was the wait for upstream.
+/// 3. A good one, where it had to ask upstream again because nothing came.
+pub(super) fn by_upstream(dns: &Dns, upstream: &Upstream) -> Option<String> {
+    let Upstream {
+        asked,
+        queries,
+        waited,
+        ..
+    } = *upstream;
+    let waited_ms = waited.as_millis();
+    let asks = match queries {
+        1 => format!("its server asked {asked}"),
+        _ => format!("its server asked {queries} times, {asked} last"),
+    };
+    // SERVFAIL, REFUSED: RFC 1035, section 4.1.1.
+    let fails = matches!(dns.rcode, Some(2 | 5));
+    let is_answered = dns.outcome == Outcome::Answered;
+    let mostly = dns.latency.is_some_and(|latency| waited * 2 >= latency);
+    let told = match (upstream.outcome, upstream.rcode) {
+        (Outcome::Answered, Some(rcode)) if !is_answered || fails => {
+            format!(
+                "{asks}, which answered {} after {waited_ms} ms",
+                rcode_name(rcode)
+            )
+        }
+        (Outcome::Answered, _) if is_answered && mostly && dns.amends.is_some() => {
+            format!("{asks}, and waited {waited_ms} ms for the answer")
+        }
+        (Outcome::Answered, _) if is_answered && queries > 1 && waited >= IN_VAIN => {
+            format!("{asks}, and waited {waited_ms} ms in all")
+        }
+        (Outcome::Answered, _) => return None,
+        _ if is_answered && !fails && !mostly => return None,
+        (Outcome::Rejected | Outcome::Reset, _) => format!("{asks}, and was rejected"),
+        (Outcome::Dropped, _) => format!("{asks}, and that query was dropped"),
+        _ => format!("{asks}, and got no answer within {waited_ms} ms"),
+    };
+    let inferred = if upstream.inferred { " (inferred)" } else { "" };
+    Some(told + inferred)
+}
+
+/// RFC 1035, section 4.1.1.
+fn rcode_name(rcode: u16) -> String {
+    match rcode {
+        0 => "NOERROR".to_owned(),
+        1 => "FORMERR".to_owned(),
+        2 => "SERVFAIL".to_owned(),
+        3 => "NXDOMAIN".to_owned(),
+        5 => "REFUSED".to_owned(),
+        other => format!("RCODE{other}"),
     }
 }

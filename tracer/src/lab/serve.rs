@@ -1,9 +1,10 @@
 //! `lab-serve`: what runs inside the lab's namespaces, servers and clients alike.
 //!
-//! The servers: DNS (honest, silent or lying), a web server, a UDP echo. Each opens its sockets,
+//! The servers: DNS (honest, forwarding, silent or lying), a web server, a UDP echo. Each opens its sockets,
 //! says `ready` on standard output and serves until it is killed.
 
 mod dns;
+mod forward;
 mod lie;
 mod zone;
 
@@ -71,6 +72,15 @@ struct DnsArgs {
     /// Where `--lie other-source` answers from; another port of the same address if not given
     #[arg(long)]
     from: Option<SocketAddr>,
+    /// Ask this server instead of knowing anything; answer SERVFAIL when it stays silent. Over UDP alone
+    #[arg(long, conflicts_with_all = ["silent", "lie"])]
+    forward: Option<SocketAddr>,
+    /// How long `--forward` waits for an answer, in milliseconds, before it asks again
+    #[arg(long, default_value_t = 2000)]
+    patience_ms: u64,
+    /// How often `--forward` asks
+    #[arg(long, default_value_t = 2)]
+    tries: u32,
 }
 
 /// Plays its role until killed; with a parent, an error is also said on standard output. Only `probe` ends by itself.
@@ -102,6 +112,20 @@ fn play(role: Role) -> Result<(), Error> {
             lie,
             Duration::from_millis(delay_ms),
             from,
+        )),
+        Role::Dns(DnsArgs {
+            at,
+            forward: Some(address),
+            patience_ms,
+            tries,
+            ..
+        }) => block_on(forward::serve(
+            at.listen,
+            forward::Upstream {
+                address,
+                patience: Duration::from_millis(patience_ms),
+                tries,
+            },
         )),
         Role::Dns(DnsArgs { at, .. }) => dns::serve(&at.listen),
         Role::Web(at) => block_on(web(at.listen)),

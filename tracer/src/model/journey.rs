@@ -77,6 +77,8 @@ pub enum Stage {
     /// The backend's own time, until its answer is queued at a device; and what of the two before
     /// nobody saw apart.
     Backend,
+    /// The backend waits for a server that it asked in its turn.
+    Upstream,
     /// At the client, from its last device to its socket's queue.
     ClientInput,
     /// In the queue of the client's socket, until the client reads.
@@ -99,6 +101,7 @@ impl Stage {
             Self::BackendInput => "backend_input",
             Self::BackendQueue => "backend_queue",
             Self::Backend => "backend",
+            Self::Upstream => "upstream",
             Self::ClientInput => "client_input",
             Self::ClientQueue => "client_queue",
         }

@@ -8,6 +8,7 @@ use super::{
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
     journey::Journey,
     pod::PodName,
+    upstream::Upstream,
 };
 
 /// One finished thing to show.
@@ -235,6 +236,8 @@ pub struct Dns {
     /// When query and answer passed their sockets, as far as that is known; where paths are
     /// wanted only.
     pub ends: SocketEnds,
+    /// What its server asked of others meanwhile; `None` when nothing of that was seen.
+    pub upstream: Option<Box<Upstream>>,
     /// Serial number of the first try of the same question, where this is a retry.
     pub retry_of: Option<u64>,
     /// Serial number of the earlier row that this one corrects.

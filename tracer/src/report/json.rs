@@ -5,6 +5,7 @@ mod drops;
 mod ends;
 mod journey;
 mod summary;
+mod upstream;
 
 use std::{
     borrow::Cow,
@@ -22,6 +23,7 @@ pub(super) use self::{
 use self::{
     ends::{Sockets, sockets},
     journey::JourneyLine,
+    upstream::UpstreamLine,
 };
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Client, Comm, Connection, Dns, Named, PodName, Row, WallNs};
@@ -145,6 +147,8 @@ struct DnsLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<Sockets>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<UpstreamLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amends: Option<u64>,
@@ -226,6 +230,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>
         outcome: dns.outcome.name(),
         cause: dns.cause.as_deref(),
         sockets: sockets(dns),
+        upstream: dns.upstream.as_deref().map(UpstreamLine::from),
         retry_of: dns.retry_of,
         amends: dns.amends,
         journey,

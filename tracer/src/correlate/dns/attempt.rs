@@ -19,7 +19,8 @@ use super::{
     Seen,
 };
 use crate::model::{
-    Client, Dns, KtimeNs, NetnsInode, Outcome, Packet, Protocol, Row, SocketEnds, trace::Unplaced,
+    Client, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SocketEnds,
+    trace::Unplaced,
 };
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
@@ -42,7 +43,7 @@ pub(super) struct Answer {
     pub(super) beginning: Beginning,
     /// When it was last seen.
     pub(super) last: KtimeNs,
-    rcode: u16,
+    pub(super) rcode: u16,
     count: u16,
     truncated: bool,
 }
@@ -71,6 +72,8 @@ pub(super) struct Attempt {
     pub(super) asked: SocketAddr,
     pub(super) backend: Option<SocketAddr>,
     pub(super) query: Beginning,
+    /// The namespace that the query was taken into from a device, last; `None` where it went on.
+    pub(super) query_at: Option<NetnsInode>,
     pub(super) retry_of: Option<u64>,
     pub(super) answer: Option<Answer>,
     pub(super) state: State,
@@ -103,6 +106,7 @@ impl Attempt {
             asked: seen.ends.asked,
             backend: seen.ends.backend,
             query: Beginning::of(seen.packet),
+            query_at: received_in(seen.packet),
             retry_of,
             answer: None,
             state: State::Waiting,
@@ -146,6 +150,9 @@ impl Attempt {
     pub(super) fn query_passes(&mut self, seen: &Seen<'_>) {
         self.passes(seen.ends);
         self.carried.note(seen.packet);
+        if seen.packet.place.is_device() {
+            self.query_at = received_in(seen.packet);
+        }
         if self.client.netns.is_none() && seen.packet.sender.is_some() {
             self.client = client(seen);
         }
@@ -259,6 +266,11 @@ impl Attempt {
         self.client.netns == Some(netns)
     }
 
+    /// The process that sent the query, where that is known.
+    pub(super) fn sender(&self) -> Option<u32> {
+        self.client.sender.and_then(|sender| sender.pid)
+    }
+
     /// An ICMP error came instead of an answer.
     pub(super) fn reject(&mut self, by: IpAddr, cause: &str, context: &mut Context<'_>) {
         self.trail.turned_away(by);
@@ -303,6 +315,7 @@ impl Attempt {
             outcome,
             cause: None,
             ends: self.ends,
+            upstream: None,
             retry_of: self.retry_of,
             amends: None,
             journey: match self.protocol {
@@ -311,6 +324,10 @@ impl Attempt {
             },
         }
     }
+}
+
+fn received_in(packet: &Packet) -> Option<NetnsInode> {
+    (packet.place == Place::Received).then_some(packet.netns)
 }
 
 /// Who sends a query, as far as one sight of it tells.

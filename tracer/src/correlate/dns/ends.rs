@@ -79,6 +79,7 @@ impl DnsTable {
     }
 
     fn update(&mut self, updates: Vec<(Datagram, Update)>, context: &mut Context<'_>) {
+        let before = context.rows.len();
         for (datagram, update) in updates {
             let Some(attempt) = self.attempt_of(datagram) else {
                 continue;
@@ -94,6 +95,7 @@ impl DnsTable {
                 }
             }
         }
+        self.explain(before, context);
     }
 }
 

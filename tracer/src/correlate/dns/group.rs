@@ -33,6 +33,11 @@ impl Group {
     }
 
     /// The try at `index`, counted from the oldest.
+    pub(super) fn get(&self, index: usize) -> Option<&Attempt> {
+        self.0.get(index)
+    }
+
+    /// The same, to change.
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Attempt> {
         self.0.get_mut(index)
     }

@@ -11,7 +11,7 @@ const WEB: &str = "10.96.0.80:80";
 const WEB_BACKEND: &str = "192.0.2.80:8080";
 
 /// Stages of a journey by leg, then what was unseen: `query: client_link 10, node 20; …`, in µs.
-pub(super) fn story(journey: &Journey) -> String {
+pub(in crate::correlate) fn story(journey: &Journey) -> String {
     let mut story = String::new();
     let mut leg = None;
     for (step, begin, end) in journey.spans() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Paint, short};
 use crate::{
-    model::{Client, Connection, Dns, Named, Outcome, PodName, Row, WallNs},
+    model::{Client, Connection, Dns, Named, Outcome, PodName, Row, Upstream, WallNs},
     report::names::{qtype_name, rcode_name},
 };
 
@@ -23,8 +23,12 @@ pub(in crate::report) fn row(
         Row::Dns(dns) => dns_line(dns, named, paint, out)?,
         Row::Connection(connection) => connection_line(connection, named, paint, out)?,
     }
+    let upstream = match row {
+        Row::Dns(dns) => dns.upstream.as_deref(),
+        Row::Connection(_) => None,
+    };
     match row.journey() {
-        Some(journey) => super::path::waterfall(journey, named, paint, out),
+        Some(journey) => super::path::waterfall(journey, upstream, named, paint, out),
         None => Ok(()),
     }
 }
@@ -59,6 +63,9 @@ fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io:
     if let Some(latency) = dns.latency {
         write!(out, "  {}", short(latency))?;
     }
+    if let Some(upstream) = &dns.upstream {
+        upstream_words(upstream, out)?;
+    }
     let good = dns.outcome.is_good();
     tail(
         (!good).then_some(dns.serial),
@@ -68,6 +75,19 @@ fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io:
         paint,
         out,
     )
+}
+
+/// What the server asked of others, in a few words.
+fn upstream_words(upstream: &Upstream, out: &mut impl Write) -> io::Result<()> {
+    let waited = short(upstream.waited);
+    write!(out, ", of it {waited} for upstream {}", upstream.asked)?;
+    if upstream.queries > 1 {
+        write!(out, ", asked {} times", upstream.queries)?;
+    }
+    if upstream.inferred {
+        write!(out, " (inferred)")?;
+    }
+    Ok(())
 }
 
 fn connection_line(

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Paint, short};
 use crate::model::{
-    Flow, Journey, Named,
+    Flow, Journey, Named, Upstream,
     journey::{Point, Side, Stage, Step},
 };
 
@@ -23,6 +23,7 @@ const NAMES: [usize; 4] = [40, 21, 15, 9];
 
 pub(super) fn waterfall(
     journey: &Journey,
+    upstream: Option<&Upstream>,
     named: &Named,
     paint: Paint,
     out: &mut impl Write,
@@ -58,7 +59,10 @@ pub(super) fn waterfall(
             write!(out, "{bar}")?;
         }
         write!(out, " {:>7}  ", short(took).to_string())?;
-        let place = |most| place(journey, named, (step, begin, end), most);
+        let place = |most| match upstream {
+            Some(upstream) if step.stage == Stage::Upstream => format!("→ {}", upstream.asked),
+            _ => place(journey, named, (step, begin, end), most),
+        };
         let fits = |place: &String| place.chars().count() <= PLACES;
         let places = NAMES.map(place);
         let place = places.iter().find(|place| fits(place)).or(places.last());

@@ -60,7 +60,7 @@ fn journey(passed: &[(Leg, Stage, Point)]) -> Journey {
 
 fn shown(journey: &Journey, colour: bool) -> String {
     let mut out = Vec::new();
-    waterfall(journey, &named(), Paint(colour), &mut out).unwrap();
+    waterfall(journey, None, &named(), Paint(colour), &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
