@@ -158,7 +158,8 @@ fn place(stage: Stage, begin: Point, named: &Named, client: &Who, backend: &Who)
         | Stage::BackendDevices
         | Stage::BackendInput
         | Stage::BackendQueue
-        | Stage::Backend => Some(backend.clone()),
+        | Stage::Backend
+        | Stage::Upstream => Some(backend.clone()),
         Stage::Node | Stage::Link | Stage::Wire => {
             let site = named.site(begin.netns, begin.ifindex);
             site.map(|site| Who::Netns(site.name.clone()))

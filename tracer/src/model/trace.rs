@@ -246,6 +246,7 @@ pub(super) mod tests {
             outcome: Outcome::Answered,
             cause: None,
             ends: SocketEnds::default(),
+            upstream: None,
             retry_of: None,
             amends: None,
             journey: None,
