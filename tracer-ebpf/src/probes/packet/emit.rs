@@ -1,0 +1,250 @@
+//! The record of a wanted packet: put together in the program's own memory, then copied out at
+//! its exact length. Decides nothing.
+
+use core::{hint::black_box, ptr};
+
+use aya_ebpf::{
+    bindings::BPF_F_CURRENT_CPU,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
+    macros::map,
+    maps::PerfEventByteArray,
+};
+
+use super::{Seen, own_conntrack};
+use crate::{
+    output::{self, offset},
+    record::{
+        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, kind, mark, part,
+        place,
+    },
+    skb::{self, Headers, Skb},
+};
+
+/// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
+#[map]
+static PAGED: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// Bytes of a record before its payload, at most.
+const HEAD: usize =
+    size_of::<Packet>() + CONNTRACK_BYTES + size_of::<Origin>() + size_of::<Outer>();
+
+/// A record being put together.
+#[repr(C)]
+pub(super) struct Record {
+    packet: Packet,
+    /// Parts, then payload.
+    rest: [u8; HEAD + CAPTURE_LIMIT + 1],
+    /// Records put together here so far.
+    count: u64,
+    /// What carries the packet, if it is marked so.
+    pub(super) outer: Outer,
+}
+
+/// Emits the packet with up to `len` bytes of its payload.
+#[inline(always)]
+pub(super) fn emit<const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+    record: *mut Record,
+    len: u32,
+) {
+    let parts = fill(record, seen, skb, headers);
+    let from = headers.ip + u64::from(headers.payload_offset);
+    // The mask is for the verifier, which does not know what the compiler does.
+    let mut captured = black_box(len.min(headers.bounds.linear_from(from))) & CAPTURE_LIMIT as u32;
+    // SAFETY: `record` is this program's own until `busy` is cleared; `rest` has room for all
+    // parts and the payload after them.
+    unsafe {
+        let rest = (&raw mut (*record).rest).cast::<u8>().add(parts);
+        if captured > 0 && !skb::copy(rest, captured, from) {
+            captured = 0;
+        }
+        (*record).packet.captured = captured as u16;
+        (*record).packet.skip = 0;
+        let unreadable = if captured < len { mark::UNREADABLE } else { 0 };
+        (*record).packet.marks = headers.marks | unreadable;
+        (*record).count += 1;
+        let look = (*record).count.is_multiple_of(output::LOOK_EVERY);
+        let len = size_of::<Packet>() + parts + captured as usize;
+        output::output(record.cast(), len as u64, seen.program, look);
+    }
+}
+
+/// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
+/// the kernel itself copies it, from the packet's first byte on (`bpf_skb_output`, Linux 5.5).
+#[inline(always)]
+pub(super) fn emit_paged<const DIRECT: bool>(
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+    record: *mut Record,
+) {
+    let parts = fill(record, seen, skb, headers);
+    let start = headers.ip + u64::from(headers.payload_offset);
+    let skip = start.wrapping_sub(headers.bounds.data) as u32;
+    let wanted = skip + headers.payload_len;
+    let len = wanted.min(headers.bounds.len).min(CAPTURE_LIMIT as u32);
+    // SAFETY: `record` is this program's own until `busy` is cleared. The map is a static.
+    let result = unsafe {
+        (*record).packet.captured = len as u16;
+        (*record).packet.skip = skip as u16;
+        (*record).packet.marks = headers.marks;
+        generated::bpf_skb_output(
+            skb.0.cast_mut().cast(),
+            (&raw const PAGED).cast_mut().cast(),
+            u64::from(len) << 32 | BPF_F_CURRENT_CPU,
+            record.cast(),
+            (size_of::<Packet>() + parts) as u64,
+        )
+    };
+    if result != 0 {
+        output::ring_full(seen.program);
+    }
+}
+
+/// Fills in all but what concerns the payload; returns the bytes that the parts take.
+#[inline(always)]
+fn fill<const DIRECT: bool>(
+    record: *mut Record,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+) -> usize {
+    // SAFETY: `record` is this program's own until `busy` is cleared.
+    unsafe {
+        let packet = &raw mut (*record).packet;
+        (*packet).kind = kind::PACKET;
+        (*packet).ktime_ns = bpf_ktime_get_ns();
+        (*packet).skb = skb.0 as u64;
+        (*packet).reason = seen.reason;
+        (*packet).place = seen.place;
+        (*packet).seq = headers.seq;
+        (*packet).ack = headers.ack;
+        (*packet).payload_len = headers.payload_len;
+        (*packet).sport = headers.sport;
+        (*packet).dport = headers.dport;
+        (*packet).protocol = headers.protocol;
+        (*packet).tcp_flags = headers.tcp_flags;
+        copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
+    }
+    let conntrack = fill_conntrack(record, own_conntrack(skb, headers));
+    let origin = fill_place(record, conntrack, seen, skb);
+    let parts = conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>();
+    let outer = fill_outer(record, parts, headers);
+    // SAFETY: as above.
+    unsafe {
+        (*record).packet.parts = (conntrack * part::CONNTRACK as usize
+            + origin * part::ORIGIN as usize
+            + outer * part::OUTER as usize) as u8;
+    }
+    parts + outer * size_of::<Outer>()
+}
+
+/// Copies what carries the packet, if something does, behind `parts` bytes of other parts;
+/// returns 1 if it did.
+#[inline(always)]
+fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
+    if headers.marks & mark::TUNNELED == 0 {
+        return 0;
+    }
+    // SAFETY: as in `fill`; parts end on a multiple of eight.
+    unsafe {
+        let from = &raw const (*record).outer;
+        let to = (&raw mut (*record).rest).cast::<u8>().add(parts);
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
+        let to = to.cast::<Outer>();
+        copy_addresses(&raw mut (*to).addresses, &(*from).addresses);
+        (*to).network = (*from).network;
+        (*to).kind = (*from).kind;
+    }
+    1
+}
+
+/// By words: an assignment becomes a call of `memmove`, which goes byte by byte.
+///
+/// # Safety
+/// `to` is valid for writes.
+#[inline(always)]
+pub(super) unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]) {
+    let [[s0, s1, s2, s3], [d0, d1, d2, d3]] = *from;
+    // SAFETY: the caller's.
+    unsafe { to.write([[s0, s1, s2, s3], [d0, d1, d2, d3]]) }
+}
+
+/// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
+#[inline(always)]
+fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
+    if conntrack == 0 {
+        return 0;
+    }
+    let from = conntrack + u64::from(offset!(ct_tuplehash)) - BEFORE_TUPLES as u64;
+    // SAFETY: as in `fill`.
+    let to = unsafe { (&raw mut (*record).rest).cast() };
+    usize::from(skb::copy(to, CONNTRACK_BYTES as u32, from))
+}
+
+/// Device and namespace; and where they are known, the sender or the place of the drop, as a
+/// part behind `before` others, of which there is none or the tuples. Returns 1 if there is one.
+///
+/// While a packet is in its socket's own namespace and on its way out, the current task is the
+/// sender. A request or time-wait socket is not a full socket (`sk_fullsock`, include/net/sock.h):
+/// nobody in particular sends its packets.
+#[inline(always)]
+fn fill_place<const DIRECT: bool>(
+    record: *mut Record,
+    before: usize,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+) -> usize {
+    const TIME_WAIT: u8 = 6;
+    const NEW_SYN_RECV: u8 = 12;
+    let dev = skb.dev();
+    let mut netns = (ptr::null(), 0);
+    let mut ifindex = 0;
+    if !dev.is_null() {
+        netns = skb::netns::<DIRECT>(dev, offset!(dev_net));
+        ifindex = skb::load::<u32, DIRECT>(dev, offset!(dev_ifindex));
+    }
+    let mut owner = 0;
+    let mut full = false;
+    if seen.place != place::RECEIVED {
+        let sock = skb.sock();
+        if !sock.is_null() {
+            let home = skb::netns::<DIRECT>(sock, offset!(sk_net));
+            if dev.is_null() {
+                netns = home;
+            }
+            if home.0 as u64 == netns.0 as u64 {
+                owner = sock as u64;
+                let state = skb::load::<u8, DIRECT>(sock, offset!(sk_state));
+                full = !matches!(state, TIME_WAIT | NEW_SYN_RECV);
+            }
+        }
+    }
+    // SAFETY: as in `fill`; `rest` begins and the tuples end on a multiple of eight.
+    unsafe {
+        (*record).packet.netns = netns.1;
+        (*record).packet.ifindex = ifindex;
+        if owner == 0 && seen.place != place::DROPPED {
+            return 0;
+        }
+        let origin = (&raw mut (*record).rest)
+            .cast::<u8>()
+            .add(before * CONNTRACK_BYTES);
+        #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
+        let origin = origin.cast::<Origin>();
+        (*origin).sock = owner;
+        (*origin).location = seen.location;
+        (*origin).hook = seen.hook;
+        if full {
+            (*origin).cgroup = generated::bpf_get_current_cgroup_id();
+            (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
+        } else {
+            (*origin).cgroup = 0;
+            (*origin).pid = 0;
+        }
+    }
+    1
+}
