@@ -36,6 +36,7 @@ fn help_of_each_command_is_what_is_on_file() {
     check_help("", "tracer.txt");
     check_help("trace", "trace.txt");
     check_help("drops", "drops.txt");
+    check_help("doctor", "doctor.txt");
     check_help("lab", "lab.txt");
     check_help("probes", "probes.txt");
     check_help("lab-serve", "lab-serve.txt");

@@ -1,6 +1,6 @@
 //! The command line, as types; no behaviour but parsing.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracer_ebpf::config::DNS_PORTS;
@@ -37,6 +37,10 @@ pub enum Command {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Tell what is wrong with this node's kernel, CNI, CoreDNS and kube-proxy; changes nothing
+    ///
+    /// Exit code 1 when there is a warning or something is broken.
+    Doctor(DoctorArgs),
     /// Serve inside the lab's namespaces
     #[command(hide = true)]
     LabServe(ServeArgs),
@@ -130,6 +134,24 @@ pub struct DropsArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// What `tracer doctor` takes.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Only this check, or the checks of this subject (node, cni, coredns, kube_proxy); may be
+    /// repeated
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Look again each time this long has passed, such as 30s, until Ctrl-C
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub watch: Option<Duration>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where the node's files are; another directory than / is judged by its files alone
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
 }
 
 /// What `tracer lab` takes: all that `trace` does, and what concerns the lab.

@@ -4,7 +4,7 @@
 //! facts of the records. [`correlate`] pairs queries with answers and connections with their
 //! NAT, across namespaces, and yields a row for each as it ends; [`node`] names processes and
 //! namespaces; [`report`] prints. [`run`] wires them together, and [`lab`] is a network to try
-//! it all on.
+//! it all on. [`doctor`] tells what is wrong before a packet moves.
 
 pub mod cli;
 pub mod logging;
@@ -18,5 +18,7 @@ pub mod probes;
 pub mod correlate;
 pub mod node;
 pub mod report;
+
+pub mod doctor;
 
 pub mod lab;

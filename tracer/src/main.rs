@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Problem) => ExitCode::from(1),
         Ok(Exit::Incomplete) => ExitCode::from(3),
         // Whoever read our output has had enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
@@ -47,6 +48,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Drops(args) => run::drops(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
+            Command::Doctor(args) => run::doctor(&args).await,
             Command::LabServe(_) => Ok(Exit::Done),
         }
     })

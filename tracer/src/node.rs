@@ -8,7 +8,7 @@ mod device;
 mod netns;
 mod runtime;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 mod symbols;
 
 use std::{path::Path, sync::Arc};

@@ -3,9 +3,10 @@
 //! Everything runs on one thread: a trace must take little from a node in distress, and one
 //! stream of events needs no more.
 
+mod doctor;
 mod drops;
 
-pub use self::drops::drops;
+pub use self::{doctor::doctor, drops::drops};
 
 use std::{
     env,
@@ -37,6 +38,8 @@ const LOSSES_EVERY: Duration = Duration::from_secs(1);
 pub enum Exit {
     /// Wholly.
     Done,
+    /// And found a problem, asked to judge.
+    Problem,
     /// But records were lost.
     Incomplete,
 }
@@ -389,13 +392,14 @@ impl Shown {
 
 fn format(output: Output) -> Format {
     match output {
-        Output::Text => Format::Text {
-            // https://no-color.org: any value but the empty one.
-            colour: io::stdout().is_terminal()
-                && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-        },
+        Output::Text => Format::Text { colour: colour() },
         Output::Json => Format::Json,
     }
+}
+
+/// On a terminal, unless <https://no-color.org> says otherwise: any value but the empty one.
+fn colour() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// One line to the person at the terminal; stdout is for the answer.

@@ -52,6 +52,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("record", &["model"]),
     ("export", &["model"]),
     ("model", &[]),
+    (
+        "doctor",
+        &[
+            "model", "kernel", "cluster", "node", "rules", "verify", "diagnose",
+        ],
+    ),
     ("lab", &["cli"]),
 ];
 

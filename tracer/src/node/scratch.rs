@@ -10,11 +10,11 @@ use std::{
 /// Number of the next directory in this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// With `files` as (path from the root, text).
-    pub(super) fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tracer-node-{}-{number}", process::id());
         let scratch = Self(env::temp_dir().join(name));
@@ -25,17 +25,17 @@ impl Scratch {
         scratch
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub(super) fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         fs::remove_file(self.0.join(path)).unwrap();
     }
 }
