@@ -2,10 +2,13 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use tracer_ebpf::config::DNS_PORTS;
 
-use crate::lab::{Options as LabOptions, ServeArgs};
+use crate::{
+    lab::{Options as LabOptions, ServeArgs},
+    report,
+};
 
 /// Shows where DNS queries and service connections stall on a Kubernetes node.
 ///
@@ -75,6 +78,9 @@ pub struct TraceArgs {
     /// Print the summary at the end, and no line for each query and connection
     #[arg(long)]
     pub summary: bool,
+    /// What is told at the end beyond the summary.
+    #[command(flatten)]
+    pub told: ToldArgs,
     /// Port that carries DNS; may be repeated, up to four times
     #[arg(long, value_name = "PORT", default_value = "53", value_parser = clap::value_parser!(u16).range(1..))]
     pub dns_port: Vec<u16>,
@@ -113,6 +119,31 @@ impl TraceArgs {
             )
         })
     }
+}
+
+/// What is told of a whole trace.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ToldArgs {
+    /// Print this report at the end, or all; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(report_names()))]
+    pub report: Vec<String>,
+}
+
+impl ToldArgs {
+    /// Names of the reports wanted.
+    pub fn reports(&self) -> Vec<&str> {
+        let named = |name: &str| {
+            self.report
+                .iter()
+                .any(|wanted| wanted == name || wanted == "all")
+        };
+        let names = report::ALL.iter().map(|report| report.name);
+        names.filter(|name| named(name)).collect()
+    }
+}
+
+fn report_names() -> impl Iterator<Item = &'static str> {
+    report::ALL.iter().map(|report| report.name).chain(["all"])
 }
 
 /// What `tracer drops` takes.

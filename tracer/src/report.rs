@@ -1,12 +1,21 @@
 //! What a trace prints: rows as they finish and the summary at the end, as text or as JSON
 //! lines. The only stdout of a trace; a pure function of rows and `Trace`.
 
+mod dns;
+mod drops;
 mod json;
 mod names;
+pub mod section;
+mod services;
+mod stalls;
 mod text;
+mod unseen;
+mod whole;
 
 use std::io::{self, Write};
 
+use self::section::Section;
+pub use self::whole::Whole;
 use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops};
 
 /// How output looks.
@@ -19,6 +28,48 @@ pub enum Format {
     },
     /// One JSON object a line; see "JSON lines" in README.md.
     Json,
+}
+
+/// A report: what it is called, and what it says.
+#[derive(Debug)]
+pub struct Report {
+    /// What `--report` takes, and the JSON key `report`.
+    pub name: &'static str,
+    /// Its heading.
+    pub title: &'static str,
+    /// Tells what it says; drawing is another matter.
+    pub build: for<'a> fn(&Whole<'a>) -> Section<'a>,
+}
+
+/// All reports, in the order in which they are printed. The last one is printed always.
+pub const ALL: &[Report] = &[
+    stalls::REPORT,
+    dns::REPORT,
+    services::REPORT,
+    drops::REPORT,
+    unseen::REPORT,
+];
+
+/// Writes the reports of these names, in their own order; what was not seen is always the last.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn reports(
+    format: Format,
+    names: &[&str],
+    whole: &Whole<'_>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let wanted =
+        |report: &&Report| report.name == unseen::REPORT.name || names.contains(&report.name);
+    for report in ALL.iter().filter(wanted) {
+        let section = (report.build)(whole);
+        match format {
+            Format::Text { colour } => text::section(report, &section, whole, colour, out)?,
+            Format::Json => json::section(report, &section, whole, out)?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes one row and a newline, and in text its journey under it.
@@ -152,3 +203,6 @@ pub struct ProbeLine<'a> {
     /// What it shows, and what goes unseen without it.
     pub shows: &'a str,
 }
+
+#[cfg(test)]
+mod tests;

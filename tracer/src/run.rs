@@ -5,6 +5,7 @@
 
 mod doctor;
 mod drops;
+mod ending;
 
 pub use self::{doctor::doctor, drops::drops};
 
@@ -21,13 +22,13 @@ use tokio::{
 };
 
 use crate::{
-    cli::{LabArgs, Output, TraceArgs},
+    cli::{LabArgs, Output, ToldArgs, TraceArgs},
     correlate::{Correlator, Settings},
     kernel::{self, Kernel, Status, Stream, clock},
     lab::{Lab, Options as LabOptions},
     model::{Event, Fact, Losses, Named, Place, Row, Trace},
     node::Node,
-    report::{self, Format, ProbeLine},
+    report::{self, Format, ProbeLine, Whole},
 };
 
 /// How often the loss counters are read.
@@ -308,6 +309,7 @@ struct Shown {
     connections: bool,
     netns: Vec<String>,
     each: bool,
+    told: ToldArgs,
     node: Node,
     trace: Trace,
     format: Format,
@@ -322,6 +324,7 @@ impl Shown {
             connections: args.wants_connections(),
             netns: args.netns.clone(),
             each: !args.summary,
+            told: args.told.clone(),
             node: Node::default(),
             trace: Trace::default(),
             format: format(args.output),
@@ -373,14 +376,13 @@ impl Shown {
     }
 
     fn summary(mut self, length: Duration) -> Result<Exit> {
-        let seconds = length.as_secs_f64();
-        report::summary(
-            self.format,
-            &self.trace,
-            seconds,
-            &self.unseen,
-            &mut self.out,
-        )?;
+        let whole = Whole {
+            trace: &self.trace,
+            seconds: length.as_secs_f64(),
+            findings: &[],
+            unseen: &self.unseen,
+        };
+        ending::tell(self.format, &self.told, &whole, &mut self.out)?;
         self.out.flush()?;
         Ok(if self.trace.is_incomplete() {
             Exit::Incomplete

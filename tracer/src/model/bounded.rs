@@ -40,6 +40,11 @@ impl<K: Ord, V: Weight + Default, const N: usize> Bounded<K, V, N> {
         self.kept.entry(key).or_default()
     }
 
+    /// The totals of `key`; `None` where it was never met, or was forgotten.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.kept.get(key)
+    }
+
     fn forget(&mut self) {
         let mut weights: Vec<_> = self.kept.values().map(Weight::weight).collect();
         let middle = weights.len() / 2;

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -48,10 +49,12 @@ pub struct Breakdown {
     pub stages: BTreeMap<(Kind, Step), Spread>,
     /// Time in each stage by where it was spent: the client's or the backend's pod, or a namespace
     /// between them.
-    pub places: Bounded<(Who, Step), Spread, 2048>,
+    pub places: Bounded<(Who, Kind, Step), Spread, 2048>,
     /// Exchanges without a good end, by the last stage that they passed; `None` where their packet was
     /// seen at one place only.
     pub stopped: BTreeMap<(Kind, Option<Step>), u64>,
+    /// Journeys in which a stage could not be seen apart.
+    pub unseen: BTreeMap<(Kind, Step), u64>,
     /// Packets that the kernel dropped, by reason and place, and by what was asked.
     pub drops: Bounded<(Drop, SocketAddr), u64, 1024>,
     /// Pods by the address that they had last; of the first [`PODS`].
@@ -126,12 +129,23 @@ impl Breakdown {
     fn add_stages(&mut self, kind: Kind, row: &Row, named: &Named, client: &Who) {
         let Some(journey) = row.journey() else { return };
         let backend = Who::backend(row, named);
+        // What the server asks of others parts its own time in two.
+        let mut spans: Vec<(Step, Duration, (Point, Point))> = Vec::with_capacity(16);
         for (step, begin, end) in journey.spans() {
             let took = end.ktime - begin.ktime;
-            self.stages.entry((kind, step)).or_default().add(took);
-            if let Some(place) = place(step.stage, begin, named, client, &backend) {
-                self.places.of((place, step)).add(took);
+            match spans.iter_mut().find(|(known, ..)| *known == step) {
+                Some((_, sum, _)) => *sum += took,
+                None => spans.push((step, took, (begin, end))),
             }
+        }
+        for (step, took, ends) in spans {
+            self.stages.entry((kind, step)).or_default().add(took);
+            if let Some(place) = place(step, ends, named, client, &backend) {
+                self.places.of((place, kind, step)).add(took);
+            }
+        }
+        for step in &journey.unseen {
+            *self.unseen.entry((kind, *step)).or_default() += 1;
         }
         if !row.outcome().is_good() {
             let last = journey.stages.last().map(|stage| stage.step);
@@ -145,9 +159,20 @@ impl Breakdown {
     }
 }
 
-/// Where the time of a stage is spent; `None` where the namespace's name was not looked up.
-fn place(stage: Stage, begin: Point, named: &Named, client: &Who, backend: &Who) -> Option<Who> {
-    match stage {
+/// Where the time of a stage is spent; `None` where the namespace's name was not looked up. A backend
+/// of no known pod goes by its namespace.
+fn place(
+    step: Step,
+    (begin, end): (Point, Point),
+    named: &Named,
+    client: &Who,
+    backend: &Who,
+) -> Option<Who> {
+    let netns = |point: Point| {
+        let site = named.site(point.netns, point.ifindex);
+        site.map(|site| Who::Netns(site.name.clone()))
+    };
+    match step.stage {
         Stage::SentAgain
         | Stage::Client
         | Stage::ClientDevices
@@ -159,10 +184,13 @@ fn place(stage: Stage, begin: Point, named: &Named, client: &Who, backend: &Who)
         | Stage::BackendInput
         | Stage::BackendQueue
         | Stage::Backend
-        | Stage::Upstream => Some(backend.clone()),
-        Stage::Node | Stage::Link | Stage::Wire => {
-            let site = named.site(begin.netns, begin.ifindex);
-            site.map(|site| Who::Netns(site.name.clone()))
+        | Stage::Upstream => {
+            let there = if step.leg.is_forward() { end } else { begin };
+            match backend {
+                Who::Address(_) => netns(there).or_else(|| Some(backend.clone())),
+                pod => Some(pod.clone()),
+            }
         }
+        Stage::Node | Stage::Link | Stage::Wire => netns(begin),
     }
 }

@@ -73,15 +73,16 @@ fn alike(cause: &str) -> Cow<'_, str> {
         return Cow::Borrowed(cause);
     }
     let mut alike = String::with_capacity(cause.len());
-    for (nth, word) in cause.split(' ').enumerate() {
-        if nth > 0 {
+    let mut words = cause.split(' ').peekable();
+    while let Some(word) = words.next() {
+        if !alike.is_empty() {
             alike.push(' ');
         }
         let process = word.find('[').filter(|_| word.contains(']'));
-        let is_number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+        let is_time = words.peek().is_some_and(|unit| *unit == "ms");
         match process {
             Some(at) => alike.push_str(&word[..at]),
-            None if is_number => alike.push('…'),
+            None if is_time => alike.push('…'),
             None => alike.push_str(word),
         }
     }
@@ -132,7 +133,7 @@ mod tests {
             alike(
                 "no answer within 6 s: coredns[4136] read the query 12 ms after it came, and sent none"
             ),
-            "no answer within … s: coredns read the query … ms after it came, and sent none"
+            "no answer within 6 s: coredns read the query … ms after it came, and sent none"
         );
         assert_eq!(alike("no answer within 6 s"), "no answer within 6 s");
     }

@@ -35,10 +35,15 @@ impl Kind {
     pub fn of(row: &Row) -> Self {
         match row {
             Row::Dns(_) => Self::Dns,
-            Row::Connection(connection) => match connection.protocol {
-                Protocol::Tcp => Self::Tcp,
-                Protocol::Udp => Self::Udp,
-            },
+            Row::Connection(connection) => Self::of_protocol(connection.protocol),
+        }
+    }
+
+    /// That of a connection over `protocol`.
+    pub fn of_protocol(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
         }
     }
 

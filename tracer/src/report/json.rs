@@ -4,6 +4,7 @@
 mod drops;
 mod ends;
 mod journey;
+mod section;
 mod summary;
 mod upstream;
 
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 pub(super) use self::{
     drops::{drops, drops_summary},
+    section::section,
     summary::summary,
 };
 use self::{
@@ -191,6 +193,10 @@ impl Serialize for Time {
             Err(_) => serializer.serialize_none(),
         }
     }
+}
+
+fn time(wall: WallNs) -> impl Serialize {
+    Time(wall)
 }
 
 /// Microseconds to three digits behind the point: the kernel's clock has no more.

@@ -3,6 +3,7 @@
 mod drops;
 mod line;
 mod path;
+mod section;
 mod summary;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 pub(super) use self::{
     drops::{drops, drops_summary},
     line::row,
+    section::section,
     summary::summary,
 };
 
@@ -42,7 +44,7 @@ impl Paint {
 }
 
 /// A duration to three digits, in the unit that reads best.
-fn short(duration: Duration) -> impl Display {
+pub(super) fn short(duration: Duration) -> impl Display {
     let nanos = duration.as_nanos();
     // Whole numbers: a float's decimals cost more than the rest of a line.
     fmt::from_fn(move |f| {

@@ -9,7 +9,10 @@ use std::{
 use super::{Paint, short};
 use crate::{
     model::{Client, Connection, Dns, Named, Outcome, PodName, Row, Upstream, WallNs},
-    report::names::{qtype_name, rcode_name},
+    report::{
+        names::{qtype_name, rcode_name},
+        whole::utc,
+    },
 };
 
 pub(in crate::report) fn row(
@@ -18,10 +21,32 @@ pub(in crate::report) fn row(
     colour: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let paint = Paint(colour);
+    with_time(row, named, Paint(colour), &time_of_day(row.wall()), out)
+}
+
+/// The same, with a time that is the same on any machine.
+pub(super) fn in_utc(
+    row: &Row,
+    named: &Named,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let wall = row.wall();
+    let micros = wall.0.rem_euclid(1_000_000_000) / 1000;
+    let time = format!("{}.{micros:06}", utc(wall));
+    with_time(row, named, paint, &time, out)
+}
+
+fn with_time(
+    row: &Row,
+    named: &Named,
+    paint: Paint,
+    time: &dyn Display,
+    out: &mut impl Write,
+) -> io::Result<()> {
     match row {
-        Row::Dns(dns) => dns_line(dns, named, paint, out)?,
-        Row::Connection(connection) => connection_line(connection, named, paint, out)?,
+        Row::Dns(dns) => dns_line(dns, named, time, paint, out)?,
+        Row::Connection(connection) => connection_line(connection, named, time, paint, out)?,
     }
     let upstream = match row {
         Row::Dns(dns) => dns.upstream.as_deref(),
@@ -33,11 +58,17 @@ pub(in crate::report) fn row(
     }
 }
 
-fn dns_line(dns: &Dns, named: &Named, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+fn dns_line(
+    dns: &Dns,
+    named: &Named,
+    time: &dyn Display,
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let rcode = dns.rcode.filter(|_| dns.outcome == Outcome::Answered);
     // NXDOMAIN is an answer like any other: search lists make it the usual one.
     let wrong = !dns.outcome.is_good() || rcode.is_some_and(|rcode| !matches!(rcode, 0 | 3));
-    head(dns.wall, "dns", wrong, &dns.client, named, paint, out)?;
+    head(time, "dns", wrong, &dns.client, named, paint, out)?;
     ends(dns.asked, dns.backend, named, paint, out)?;
     if let (Some(name), Some(qtype)) = (&dns.name, dns.qtype) {
         write!(out, "  {} {}", qtype_name(qtype), paint.strong(name))?;
@@ -93,20 +124,13 @@ fn upstream_words(upstream: &Upstream, out: &mut impl Write) -> io::Result<()> {
 fn connection_line(
     connection: &Connection,
     named: &Named,
+    time: &dyn Display,
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
     let good = connection.outcome.is_good();
     let kind = connection.protocol.name();
-    head(
-        connection.wall,
-        kind,
-        !good,
-        &connection.client,
-        named,
-        paint,
-        out,
-    )?;
+    head(time, kind, !good, &connection.client, named, paint, out)?;
     ends(connection.asked, connection.backend, named, paint, out)?;
     match (connection.outcome, connection.latency) {
         (Outcome::Answered, Some(latency)) => {
@@ -138,7 +162,7 @@ fn connection_line(
 }
 
 fn head(
-    wall: WallNs,
+    time: &dyn Display,
     kind: &str,
     wrong: bool,
     client: &Client,
@@ -147,12 +171,7 @@ fn head(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mark = if wrong { "✗" } else { " " };
-    write!(
-        out,
-        "{} {} {kind} ",
-        paint.dim(time_of_day(wall)),
-        paint.bad(mark)
-    )?;
+    write!(out, "{} {} {kind} ", paint.dim(time), paint.bad(mark))?;
     // A pod says more than its namespace's and its container's ids.
     if let Some(PodName { pod, .. }) = &named.pod {
         write!(out, "{pod} ")?;

@@ -169,7 +169,7 @@ fn device(point: Point, named: &Named, most: usize) -> String {
 }
 
 /// The name, its middle left out where it has more than `most` characters.
-fn cut(name: &str, most: usize) -> String {
+pub(super) fn cut(name: &str, most: usize) -> String {
     let count = name.chars().count();
     if count <= most {
         return name.to_owned();
