@@ -2,6 +2,9 @@
 //! local ports and the API server (`seen`), then judges what was seen, check by check; changes
 //! nothing. A check is one question, and knows three answers.
 
+mod cni;
+mod coredns;
+mod kube_proxy;
 mod node;
 mod print;
 mod root;
@@ -28,7 +31,12 @@ pub struct Check {
 }
 
 /// All checks, by subject, in the order in which a person would look.
-pub const ALL: &[&[Check]] = &[node::CHECKS];
+pub const ALL: &[&[Check]] = &[
+    node::CHECKS,
+    cni::CHECKS,
+    coredns::CHECKS,
+    kube_proxy::CHECKS,
+];
 
 /// What a check came to.
 #[derive(Clone, Debug, PartialEq)]

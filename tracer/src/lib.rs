@@ -15,6 +15,7 @@ pub mod model;
 pub mod kernel;
 pub mod probes;
 
+pub mod cluster;
 pub mod correlate;
 pub mod node;
 pub mod report;

@@ -2,7 +2,7 @@
 
 mod counters;
 mod kernel;
-mod resolv;
+pub(super) mod resolv;
 mod sysctls;
 
 use super::{Answer, Check, Problem, Root, Seen};

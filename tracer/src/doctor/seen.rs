@@ -2,14 +2,23 @@
 //! the check that wants it; here is what takes time, or the kernel, or somebody's answer.
 
 mod counters;
+pub(super) mod http;
 pub(super) mod network;
+pub(super) mod process;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 pub(super) use self::counters::Counters;
-use self::network::Network;
-use super::Root;
-use crate::kernel::{Kernel, Options, Status};
+use self::{http::Page, network::Network, process::Process};
+use super::{Root, kube_proxy};
+use crate::{
+    cluster::objects::{self, NodeObject, Objects},
+    kernel::{Kernel, Options, Status},
+};
 
 /// Shortest time between the two looks at counters.
 const APART: Duration = Duration::from_secs(1);
@@ -25,6 +34,15 @@ pub struct Seen {
     pub after: Counters,
     /// Devices, routes, neighbours; or why they could not be read.
     pub network: Result<Network, String>,
+    /// Processes in this node's own network.
+    pub processes: Vec<Process>,
+    /// What local ports answered, by `ADDRESS/PATH`; or why they did not.
+    pub http: BTreeMap<String, Result<Page, String>>,
+    /// What the API server said; or why it could not be asked.
+    pub objects: Result<Objects, String>,
+    /// The API server in kube-proxy's kubeconfig, and whether it accepts connections; `None` when
+    /// there is no such file.
+    pub proxy_server: Option<(String, Result<(), String>)>,
     /// Probes that the kernel does not take, each with what goes unseen without it; or why none
     /// could be tried.
     pub unseen: Result<Vec<String>, String>,
@@ -39,6 +57,10 @@ impl Seen {
             before: counters,
             after: counters,
             network: Err(elsewhere()),
+            processes: process::of_node(&root),
+            http: BTreeMap::new(),
+            objects: Err(elsewhere()),
+            proxy_server: None,
             unseen: Err(elsewhere()),
             root,
         }
@@ -51,12 +73,101 @@ impl Seen {
         if !seen.root.is_live() {
             return seen;
         }
-        seen.network = Network::read().await;
+        let ports = PORTS.iter().map(|port| (*port).to_owned()).collect();
+        let (network, objects, http, server) = futures::join!(
+            Network::read(),
+            objects::get(),
+            ask(ports),
+            proxy_server(&seen)
+        );
+        seen.network = network;
+        seen.objects = objects;
+        seen.http = http;
+        seen.proxy_server = server;
+        let endpoints = seen
+            .objects
+            .iter()
+            .flat_map(|objects| &objects.dns_endpoints);
+        let endpoints = endpoints.flatten().take(ENDPOINTS);
+        // A pod's own address of the first family is enough; 9153 is the plugin's usual port.
+        let metrics = endpoints
+            .filter(|(address, _)| address.is_ipv4())
+            .map(|(address, _)| format!("{address}:9153/metrics"));
+        let metrics = ask(metrics.collect()).await;
+        seen.http.extend(metrics);
         seen.unseen = unseen();
         tokio::time::sleep(APART.saturating_sub(start.elapsed())).await;
         seen.after = Counters::read(&seen.root);
         seen
     }
+}
+
+impl Seen {
+    /// A process of the node's own network, by its name.
+    pub fn process(&self, comm: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.comm == comm)
+    }
+
+    /// The Node object of this node: the one whose address a device here has.
+    pub fn this_node(&self) -> Option<&NodeObject> {
+        let nodes = self.objects.as_ref().ok()?.nodes.as_ref().ok()?;
+        nodes.iter().find(|node| self.is_here(node))
+    }
+
+    /// The other Nodes.
+    ///
+    /// # Errors
+    /// In words: they are not known, or which of them this one is.
+    pub fn other_nodes(&self) -> Result<Vec<&NodeObject>, String> {
+        let nodes = self.objects.as_ref().map_err(Clone::clone)?;
+        let nodes = nodes.nodes.as_ref().map_err(Clone::clone)?;
+        let others: Vec<_> = nodes.iter().filter(|node| !self.is_here(node)).collect();
+        if others.len() == nodes.len() {
+            return Err("no Node has an address of this machine".to_owned());
+        }
+        Ok(others)
+    }
+
+    fn is_here(&self, node: &NodeObject) -> bool {
+        let network = self.network.as_ref();
+        network.is_ok_and(|network| {
+            let mut addresses = node.addresses.iter();
+            addresses.any(|address| network.holder(*address).is_some())
+        })
+    }
+}
+
+/// Local ports of CNI plugins' daemons and of kube-proxy.
+const PORTS: &[&str] = &[
+    "127.0.0.1:6784/status/connections",
+    "127.0.0.1:6784/status/ipam",
+    "127.0.0.1:8081/healthz",
+    "127.0.0.1:9099/readiness",
+    "127.0.0.1:10249/proxyMode",
+    "127.0.0.1:10249/metrics",
+    "127.0.0.1:10256/healthz",
+];
+
+/// Most pods of CoreDNS that are asked for their metrics.
+const ENDPOINTS: usize = 8;
+
+/// Asks each of `ports`, all at once.
+async fn ask(ports: Vec<String>) -> BTreeMap<String, Result<Page, String>> {
+    let asked = ports.into_iter().filter_map(|port| {
+        let (at, path) = port.split_once('/')?;
+        let at: SocketAddr = at.parse().ok()?;
+        let path = format!("/{path}");
+        Some(async move { (port, http::get(at, &path).await) })
+    });
+    futures::future::join_all(asked).await.into_iter().collect()
+}
+
+/// Connects to the API server that kube-proxy's kubeconfig names, and hangs up.
+async fn proxy_server(seen: &Seen) -> Option<(String, Result<(), String>)> {
+    let process = seen.process("kube-proxy")?;
+    let (_, kubeconfig) = kube_proxy::kubeconfig_of(&seen.root, process).ok()?;
+    let (url, at) = kube_proxy::server(&kubeconfig)?;
+    Some((url, http::connect(at).await))
 }
 
 /// Tries every probe.

@@ -1,0 +1,564 @@
+//! Asks the API server, all at once, and trims what it says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    future::Future,
+};
+
+use futures::{
+    FutureExt as _, future,
+    future::{join, join_all},
+};
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, Deployment},
+        core::v1::{self, ConfigMap, Event, Node, Pod, ServiceAccount},
+        discovery::v1::EndpointSlice,
+        networking::v1::NetworkPolicy,
+        rbac::v1::{ClusterRole, ClusterRoleBinding},
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{GetParams, ListParams, LogParams, Request},
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::de::DeserializeOwned;
+
+use super::{
+    BoundRole, Container, ContainerSpec, Got, NodeObject, Objects, PATIENCE, PodObject, Rule,
+    Service, Workload,
+};
+
+const SYSTEM: &str = "kube-system";
+
+/// Namespaces in which CNI plugins' manifests put their pods.
+const NAMESPACES: &[&str] = &[SYSTEM, "kube-flannel", "calico-system", "weave", "cilium"];
+
+/// Prefixes of CNI plugins' annotations of Nodes.
+const ANNOTATIONS: &[&str] = &["flannel.alpha.coreos.com/", "projectcalico.org/"];
+
+/// Lines of a container's log that are asked for.
+const LOG_LINES: i64 = 40;
+
+/// Gets all of them; a few seconds at most.
+///
+/// # Errors
+/// In words: the API server cannot be asked at all.
+pub async fn get() -> Got<Objects> {
+    let client = client().await?;
+    let clock_ahead = within(clock(&client)).await?;
+    let (lists, access) = join(lists(&client), access(&client)).await;
+    let (nodes, mut pods, workloads, services, endpoints, config_maps) = lists;
+    if let Ok(pods) = &mut pods {
+        tell_why(&client, pods).await;
+    }
+    let (service_accounts, roles, network_policies, pod_count, service_count) = access;
+    Ok(Objects {
+        clock_ahead,
+        nodes,
+        pods,
+        workloads,
+        dns_services: services,
+        dns_endpoints: endpoints,
+        config_maps,
+        service_accounts,
+        roles,
+        network_policies,
+        pod_count,
+        service_count,
+    })
+}
+
+/// Kubeconfigs of a node, best first: an administrator's may read more than the kubelet's.
+const ON_NODE: &[&str] = &[
+    "/etc/kubernetes/admin.conf",
+    "/etc/kubernetes/super-admin.conf",
+    "/etc/kubernetes/kubelet.conf",
+];
+
+async fn client() -> Got<Client> {
+    let mut config = Config::infer().await.map_err(|error| error.to_string());
+    for path in ON_NODE {
+        if config.is_err()
+            && let Ok(kubeconfig) = Kubeconfig::read_from(path)
+        {
+            let options = KubeConfigOptions::default();
+            let read = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            config = read.map_err(|error| format!("{path}: {error}"));
+        }
+    }
+    let mut config = config?;
+    config.connect_timeout = Some(PATIENCE);
+    config.read_timeout = Some(PATIENCE);
+    Client::try_from(config).map_err(|error| error.to_string())
+}
+
+/// `future`'s answer, or in words why there is none.
+async fn within<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Got<T> {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => Err(status.message.clone()),
+        Ok(Err(error)) => Err(root(&error)),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// The innermost cause: the rest says only that a request failed.
+fn root(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// The API server's time is in the heading of each of its answers, to the second.
+async fn clock(client: &Client) -> Result<Option<i64>, kube::Error> {
+    let request = Request::new("").get("version", &GetParams::default());
+    let request = request.map_err(kube::Error::BuildRequest)?;
+    let response = client.send(request.map(Body::from)).await?;
+    let date = response.headers().get("date");
+    let date = date.and_then(|date| date.to_str().ok());
+    let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    let now = jiff::Timestamp::now();
+    Ok(theirs.map(|theirs| now.as_second() - theirs.timestamp().as_second()))
+}
+
+async fn list<K>(api: Api<K>, params: ListParams) -> Got<Vec<K>>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let listed = within(async { api.list(&params).await }).await?;
+    Ok(listed.items)
+}
+
+/// What is in any of [`NAMESPACES`].
+async fn list_system<K>(client: &Client) -> Got<Vec<K>>
+where
+    K: Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    let lists = NAMESPACES.iter().map(|namespace| {
+        let api: Api<K> = Api::namespaced(client.clone(), namespace);
+        list(api, ListParams::default())
+    });
+    let lists: Got<Vec<Vec<K>>> = join_all(lists).await.into_iter().collect();
+    Ok(lists?.into_iter().flatten().collect())
+}
+
+type Lists = (
+    Got<Vec<NodeObject>>,
+    Got<Vec<PodObject>>,
+    Got<Vec<Workload>>,
+    Got<Vec<Service>>,
+    Got<Vec<(std::net::IpAddr, bool)>>,
+    Got<BTreeMap<String, BTreeMap<String, String>>>,
+);
+
+async fn lists(client: &Client) -> Lists {
+    let all = ListParams::default;
+    let nodes = list(Api::<Node>::all(client.clone()), all());
+    let pods = list_system::<Pod>(client);
+    let deployments = list_system::<Deployment>(client);
+    let daemon_sets = list_system::<DaemonSet>(client);
+    let services = list(
+        Api::<v1::Service>::namespaced(client.clone(), SYSTEM),
+        all(),
+    );
+    let slices = list(
+        Api::<EndpointSlice>::namespaced(client.clone(), SYSTEM),
+        all().labels("kubernetes.io/service-name in (kube-dns, coredns)"),
+    );
+    let maps = list(Api::<ConfigMap>::namespaced(client.clone(), SYSTEM), all());
+    let (nodes, pods, deployments, daemon_sets) =
+        future::join4(nodes, pods, deployments, daemon_sets).await;
+    let (services, slices, maps) = future::join3(services, slices, maps).await;
+    let workloads = deployments.and_then(|deployments| {
+        let daemon_sets = daemon_sets?;
+        let all = deployments.into_iter().map(deployment);
+        Ok(all.chain(daemon_sets.into_iter().map(daemon_set)).collect())
+    });
+    (
+        nodes.map(|nodes| nodes.iter().map(node).collect()),
+        pods.map(|pods| pods.iter().map(pod).collect()),
+        workloads,
+        services.map(|services| services.iter().filter_map(service).collect()),
+        slices.map(|slices| slices.iter().flat_map(endpoints).collect()),
+        maps.map(|maps| maps.into_iter().filter_map(config_map).collect()),
+    )
+}
+
+type Access = (
+    Got<Vec<String>>,
+    Got<Vec<BoundRole>>,
+    Got<Vec<String>>,
+    Got<u64>,
+    Got<u64>,
+);
+
+async fn access(client: &Client) -> Access {
+    let all = ListParams::default;
+    let accounts = list(
+        Api::<ServiceAccount>::namespaced(client.clone(), SYSTEM),
+        all(),
+    );
+    let policies = list(Api::<NetworkPolicy>::all(client.clone()), all().limit(100));
+    let pods = count(Api::<Pod>::all(client.clone()));
+    let services = count(Api::<v1::Service>::all(client.clone()));
+    let (accounts, policies, roles, pods, services) =
+        future::join5(accounts, policies, roles(client).boxed(), pods, services).await;
+    (
+        accounts.map(|accounts| {
+            let names = accounts
+                .into_iter()
+                .filter_map(|account| account.metadata.name);
+            names.collect()
+        }),
+        roles,
+        policies.map(|policies| {
+            policies
+                .iter()
+                .map(|policy| {
+                    let meta = &policy.metadata;
+                    let namespace = meta.namespace.as_deref().unwrap_or_default();
+                    format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())
+                })
+                .collect()
+        }),
+        pods,
+        services,
+    )
+}
+
+/// One object, and how many more there are.
+async fn count<K>(api: Api<K>) -> Got<u64>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let params = ListParams::default().limit(1);
+    let listed = within(async { api.list(&params).await }).await?;
+    let more = listed.metadata.remaining_item_count.unwrap_or(0);
+    Ok(listed.items.len() as u64 + u64::try_from(more).unwrap_or(0))
+}
+
+async fn roles(client: &Client) -> Got<Vec<BoundRole>> {
+    let all = ListParams::default;
+    let bindings = list(Api::<ClusterRoleBinding>::all(client.clone()), all()).await?;
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    let mut bound = Vec::new();
+    for binding in bindings {
+        let subjects = binding.subjects.iter().flatten();
+        let subjects: Vec<_> = subjects
+            .filter(|subject| subject.kind == "ServiceAccount")
+            .filter_map(|subject| {
+                let namespace = subject.namespace.as_deref()?;
+                let ours = NAMESPACES.contains(&namespace);
+                ours.then(|| format!("{namespace}/{}", subject.name))
+            })
+            .collect();
+        if subjects.is_empty() {
+            continue;
+        }
+        bound.push(BoundRole {
+            role: binding.role_ref.name,
+            binding: binding.metadata.name.unwrap_or_default(),
+            subjects,
+            rules: None,
+        });
+    }
+    let names: BTreeSet<_> = bound.iter().map(|bound| bound.role.clone()).collect();
+    let rules = names.into_iter().map(|name| {
+        let roles = roles.clone();
+        async move {
+            let role = within(async { roles.get_opt(&name).await }).await?;
+            Ok::<_, String>((name, role.map(|role| role.rules.unwrap_or_default())))
+        }
+    });
+    let rules: Got<BTreeMap<_, _>> = join_all(rules).await.into_iter().collect();
+    let rules = rules?;
+    for bound in &mut bound {
+        let found = rules.get(&bound.role).cloned().flatten();
+        bound.rules = found.map(|rules| rules.into_iter().map(rule).collect());
+    }
+    Ok(bound)
+}
+
+fn rule(rule: k8s_openapi::api::rbac::v1::PolicyRule) -> Rule {
+    Rule {
+        groups: rule.api_groups.unwrap_or_default(),
+        resources: rule.resources.unwrap_or_default(),
+        verbs: rule.verbs,
+    }
+}
+
+/// Logs and events of pods that are not well.
+async fn tell_why(client: &Client, pods: &mut [PodObject]) {
+    let sick = pods.iter_mut().filter(|pod| !pod.ready).take(8);
+    join_all(sick.map(|pod| async {
+        let events: Api<Event> = Api::namespaced(client.clone(), &pod.namespace);
+        let of = ListParams::default().fields(&format!("involvedObject.name={}", pod.name));
+        if let Ok(events) = list(events, of).await {
+            let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
+            pod.warnings = events
+                .into_iter()
+                .filter(warns)
+                .map(|event| {
+                    let reason = event.reason.unwrap_or_default();
+                    format!("{reason}: {}", event.message.unwrap_or_default())
+                })
+                .collect();
+        }
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+        for container in &mut pod.containers {
+            let params = LogParams {
+                container: Some(container.name.clone()),
+                previous: container.waiting.is_some() && container.restarts > 0,
+                tail_lines: Some(LOG_LINES),
+                ..LogParams::default()
+            };
+            if let Ok(log) = within(api.logs(&pod.name, &params)).await {
+                container.log = log.lines().map(str::to_owned).collect();
+            }
+        }
+    }))
+    .await;
+}
+
+fn prefix(text: &str) -> Option<(std::net::IpAddr, u8)> {
+    let (address, bits) = text.split_once('/')?;
+    Some((address.parse().ok()?, bits.parse().ok()?))
+}
+
+fn node(node: &Node) -> NodeObject {
+    let spec = node.spec.clone().unwrap_or_default();
+    let status = node.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready");
+    let annotations = node.metadata.annotations.iter().flatten();
+    NodeObject {
+        name: node.metadata.name.clone().unwrap_or_default(),
+        addresses: status
+            .addresses
+            .unwrap_or_default()
+            .iter()
+            .filter(|address| address.type_ == "InternalIP")
+            .filter_map(|address| address.address.parse().ok())
+            .collect(),
+        pod_cidrs: spec
+            .pod_cidrs
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|text| prefix(text))
+            .collect(),
+        annotations: annotations
+            .filter(|(key, _)| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
+        ready: match ready {
+            Some(condition) if condition.status == "True" => Ok(()),
+            Some(condition) => Err(condition.message.clone().unwrap_or_default()),
+            None => Err("it has never reported".to_owned()),
+        },
+        taints: spec
+            .taints
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|taint| taint.effect != "PreferNoSchedule")
+            .map(|taint| taint.key)
+            .collect(),
+    }
+}
+
+fn pod(pod: &Pod) -> PodObject {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let holds = |kind: &str| {
+        let condition = conditions.iter().find(|condition| condition.type_ == kind);
+        condition.is_some_and(|condition| condition.status == "True")
+    };
+    let unscheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
+    PodObject {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        phase: status.phase.unwrap_or_default(),
+        ready: holds("Ready"),
+        unscheduled: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),
+        containers: status
+            .container_statuses
+            .unwrap_or_default()
+            .into_iter()
+            .map(container)
+            .collect(),
+        warnings: Vec::new(),
+    }
+}
+
+fn container(status: v1::ContainerStatus) -> Container {
+    let waiting = status.state.and_then(|state| state.waiting);
+    let ended = status.last_state.and_then(|state| state.terminated);
+    Container {
+        name: status.name,
+        restarts: status.restart_count,
+        waiting: waiting.map(|waiting| {
+            let reason = waiting.reason.unwrap_or_default();
+            (reason, waiting.message.unwrap_or_default())
+        }),
+        ended: ended.map(|ended| {
+            let reason = ended.reason.unwrap_or_default();
+            (reason, ended.exit_code, ended.message.unwrap_or_default())
+        }),
+        log: Vec::new(),
+    }
+}
+
+fn deployment(deployment: Deployment) -> Workload {
+    let spec = deployment.spec;
+    let status = deployment.status.unwrap_or_default();
+    Workload {
+        kind: "Deployment",
+        namespace: deployment.metadata.namespace.unwrap_or_default(),
+        name: deployment.metadata.name.unwrap_or_default(),
+        wanted: spec.replicas.unwrap_or(1),
+        ready: status.ready_replicas.unwrap_or(0),
+        ..template(spec.template)
+    }
+}
+
+fn daemon_set(daemon_set: DaemonSet) -> Workload {
+    let template_of = daemon_set.spec.template;
+    let status = daemon_set.status.unwrap_or_default();
+    Workload {
+        kind: "DaemonSet",
+        namespace: daemon_set.metadata.namespace.unwrap_or_default(),
+        name: daemon_set.metadata.name.unwrap_or_default(),
+        wanted: status.desired_number_scheduled,
+        ready: status.number_ready,
+        ..template(template_of)
+    }
+}
+
+fn template(template: v1::PodTemplateSpec) -> Workload {
+    let spec = template.spec.unwrap_or_default();
+    let labels = template.metadata.and_then(|meta| meta.labels);
+    Workload {
+        labels: labels.unwrap_or_default(),
+        service_account: spec.service_account_name.unwrap_or_default(),
+        dns_policy: spec.dns_policy.unwrap_or_default(),
+        containers: spec.containers.into_iter().map(container_spec).collect(),
+        ..Workload::default()
+    }
+}
+
+fn container_spec(container: v1::Container) -> ContainerSpec {
+    let limits = container.resources.and_then(|resources| resources.limits);
+    let security = container.security_context;
+    let command = container.command.unwrap_or_default().into_iter();
+    let ports = container.ports.unwrap_or_default().into_iter();
+    ContainerSpec {
+        name: container.name,
+        image: container.image.unwrap_or_default(),
+        args: command.chain(container.args.unwrap_or_default()).collect(),
+        memory_limit: limits.and_then(|limits| bytes(limits.get("memory")?)),
+        allow_privilege_escalation: security
+            .and_then(|security| security.allow_privilege_escalation),
+        ports: ports
+            .filter_map(|port| {
+                let number = u16::try_from(port.container_port).ok()?;
+                Some((number, port.protocol.unwrap_or_else(|| "TCP".to_owned())))
+            })
+            .collect(),
+    }
+}
+
+/// Bytes of a quantity such as `170Mi`
+/// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>).
+fn bytes(quantity: &Quantity) -> Option<u64> {
+    let text = quantity.0.as_str();
+    let split = text.find(|char: char| !char.is_ascii_digit() && char != '.');
+    let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok().map(|number| number * factor)
+}
+
+fn service(service: &v1::Service) -> Option<Service> {
+    let name = service.metadata.name.clone()?;
+    if !["kube-dns", "coredns"].contains(&name.as_str()) {
+        return None;
+    }
+    let spec = service.spec.clone()?;
+    let addresses = spec.cluster_ips.unwrap_or_default();
+    Some(Service {
+        name,
+        cluster_ips: addresses.iter().filter_map(|ip| ip.parse().ok()).collect(),
+        selector: spec.selector.unwrap_or_default(),
+        ports: spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|port| {
+                let number = u16::try_from(port.port).ok()?;
+                let protocol = port.protocol.unwrap_or_else(|| "TCP".to_owned());
+                Some((port.name.unwrap_or_default(), number, protocol))
+            })
+            .collect(),
+    })
+}
+
+fn endpoints(slice: &EndpointSlice) -> Vec<(std::net::IpAddr, bool)> {
+    let endpoints = slice.endpoints.iter().flatten();
+    let addresses = endpoints.flat_map(|endpoint| {
+        let ready = endpoint
+            .conditions
+            .as_ref()
+            .and_then(|conditions| conditions.ready);
+        let ready = ready.unwrap_or(true);
+        endpoint
+            .addresses
+            .iter()
+            .map(move |address| (address, ready))
+    });
+    addresses
+        .filter_map(|(address, ready)| Some((address.parse().ok()?, ready)))
+        .collect()
+}
+
+fn config_map(map: ConfigMap) -> Option<(String, BTreeMap<String, String>)> {
+    let name = map.metadata.name?;
+    let wanted = ["coredns", "kube-proxy"].contains(&name.as_str());
+    wanted.then(|| (name, map.data.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_bytes() {
+        let check = |text: &str, expected| assert_eq!(bytes(&Quantity(text.to_owned())), expected);
+        check("170Mi", Some(170 << 20));
+        check("1Gi", Some(1 << 30));
+        check("128974848", Some(128_974_848));
+        check("much", None);
+    }
+}

@@ -1,0 +1,22 @@
+//! kube-proxy on this node: whether it runs, with which mode, name and kubeconfig, and whether it
+//! still writes rules.
+
+mod process;
+mod sync;
+
+pub(super) use self::process::{kubeconfig_of, server};
+use super::{Answer, Check, Problem, Root, Seen};
+
+/// What is asked about kube-proxy.
+pub(super) const CHECKS: &[Check] = &[
+    process::PROCESS,
+    process::MODE,
+    process::HOSTNAME,
+    process::KUBECONFIG,
+    sync::HEALTH,
+    sync::SYNC,
+    sync::LOG,
+];
+
+/// Its name as a process, a DaemonSet and a ConfigMap.
+const NAME: &str = "kube-proxy";
