@@ -2,6 +2,7 @@
 //! for by itself, so that one that may not be read does not hide the others.
 
 mod read;
+mod trim;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 

@@ -1,3 +1,5 @@
+//! Corefiles as people write them, and as they mistake them.
+
 use super::*;
 
 const KUBEADM: &str = ".:53 {
