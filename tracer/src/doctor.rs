@@ -134,7 +134,7 @@ impl Check {
 /// An unknown name in `only`, or `out` cannot be written to.
 pub async fn look(options: &Options, out: &mut impl io::Write) -> Result<bool> {
     let checks = chosen(&options.only)?;
-    let seen = Seen::look(Root::new(&options.root)).await;
+    let seen = Box::pin(Seen::look(Root::new(&options.root))).await;
     let answers: Vec<_> = checks
         .iter()
         .map(|check| (*check, (check.run)(&seen)))

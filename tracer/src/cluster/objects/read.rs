@@ -45,7 +45,7 @@ const LOG_LINES: i64 = 40;
 pub async fn get() -> Got<Objects> {
     let client = client().await?;
     let clock_ahead = within(clock(&client)).await?;
-    let (lists, access) = join(lists(&client), access(&client)).await;
+    let (lists, access) = join(lists(&client).boxed(), access(&client).boxed()).await;
     let (nodes, mut pods, workloads, services, endpoints, config_maps) = lists;
     if let Ok(pods) = &mut pods {
         tell_why(&client, pods).await;

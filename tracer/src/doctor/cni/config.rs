@@ -102,7 +102,7 @@ fn runtime(root: &Root) -> (String, Vec<String>) {
             };
             let values: Vec<_> = value.split(['"', '\'']).skip(1).step_by(2).collect();
             match (key.trim(), values.first()) {
-                ("conf_dir" | "network_dir", Some(value)) => dir = (*value).to_owned(),
+                ("conf_dir" | "network_dir", Some(value)) => (*value).clone_into(&mut dir),
                 ("bin_dir" | "bin_dirs" | "plugin_dirs", Some(_)) => {
                     bin_dirs = values.iter().map(|value| (*value).to_owned()).collect();
                 }

@@ -182,7 +182,7 @@ fn weave(network: &Network) -> (Vec<String>, Vec<Problem>) {
             link.is_some_and(|link| link.master == Some(bridge.index) && link.up)
         };
         let datapath = bridge.kind != LinkKind::Bridge;
-        if !datapath && !reaches.iter().any(|name| is_port(name)) {
+        if !datapath && !reaches.iter().any(is_port) {
             problems.push(Problem {
                 severity: Severity::Broken,
                 object: "device vethwe-bridge".to_owned(),

@@ -56,7 +56,7 @@ fn run(seen: &Seen) -> Answer {
             Err(problem) => {
                 // What a tunnel's route lacks has been told, of the same object.
                 if problems.iter().all(|told| told.object != problem.object) {
-                    problems.push(*problem);
+                    problems.push(problem);
                 }
             }
         }
@@ -78,14 +78,14 @@ fn hex(mac: Mac) -> String {
     text
 }
 
-fn problem(object: String, sentence: &str, evidence: String, remedy: String) -> Box<Problem> {
-    Box::new(Problem {
+fn problem(object: String, sentence: &str, evidence: String, remedy: String) -> Problem {
+    Problem {
         severity: Severity::Broken,
         object,
         sentence: sentence.to_owned(),
         evidence: vec![evidence],
         remedy,
-    })
+    }
 }
 
 /// Routes that leave by a VXLAN device for a next hop, with the device.
@@ -104,7 +104,7 @@ fn tunnels(network: &Network) -> Vec<Problem> {
         let object = format!("route {}/{} via {via} dev {device}", route.to, route.bits);
         next_hop(network, via, index, device, &object).err()
     });
-    lacking.map(|problem| *problem).collect()
+    lacking.collect()
 }
 
 /// The node to which a tunnel's device sends what is for the next hop `via`.
@@ -114,7 +114,7 @@ fn next_hop(
     index: u32,
     device: &str,
     object: &str,
-) -> Result<(Mac, IpAddr), Box<Problem>> {
+) -> Result<(Mac, IpAddr), Problem> {
     let mut neighbours = network.neighbours.iter();
     let neighbour = neighbours.find(|found| found.device == index && found.ip == via);
     let Some(mac) = neighbour
@@ -146,7 +146,7 @@ fn next_hop(
     }
 }
 
-type Way = Result<String, Box<Problem>>;
+type Way = Result<String, Problem>;
 
 /// The Node's pod range must be routed through flannel.1 to the node's own address.
 fn flannel_vxlan(network: &Network, node: &NodeObject) -> Way {
@@ -359,7 +359,7 @@ fn weave(seen: &Seen) -> Answer {
             let way = words.get(3).copied().unwrap_or_default();
             good.push(format!("{} by {way}", words[1]));
         } else {
-            problems.push(*problem(
+            problems.push(problem(
                 format!("Weave connection to {}", words[1]),
                 "is not established: this node's pods do not reach that node's",
                 line.trim().to_owned(),
@@ -380,7 +380,7 @@ fn weave(seen: &Seen) -> Answer {
                 .iter()
                 .any(|address| page.body.contains(&address.to_string()));
             if !known {
-                problems.push(*problem(
+                problems.push(problem(
                     format!("Weave connection to Node {}", node.name),
                     "does not exist: weaver does not know that node",
                     format!(

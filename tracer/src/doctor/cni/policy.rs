@@ -21,8 +21,7 @@ fn run(seen: &Seen) -> Answer {
         .map(|objects| &objects.network_policies)
     {
         Ok(Ok(policies)) => policies,
-        Ok(Err(why)) => return Answer::Unknown(why.clone()),
-        Err(why) => return Answer::Unknown(why.clone()),
+        Ok(Err(why)) | Err(why) => return Answer::Unknown(why.clone()),
     };
     let Some((plugin, _)) = plugin::plugin(seen) else {
         return Answer::Unknown("which plugin would enforce them is not known".to_owned());

@@ -35,8 +35,7 @@ fn is_coredns(pod: &PodObject) -> bool {
 fn pods(seen: &Seen) -> Answer {
     let pods = match seen.objects.as_ref().map(|objects| &objects.pods) {
         Ok(Ok(pods)) => pods,
-        Ok(Err(why)) => return on_this_node(seen, why),
-        Err(why) => return on_this_node(seen, why),
+        Ok(Err(why)) | Err(why) => return on_this_node(seen, why),
     };
     let pods: Vec<_> = pods.iter().filter(|pod| is_coredns(pod)).collect();
     if pods.is_empty() {

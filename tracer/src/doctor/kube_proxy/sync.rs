@@ -128,10 +128,10 @@ fn errors(text: &str) -> Vec<String> {
 
 fn log(seen: &Seen) -> Answer {
     let pods = seen.root.list("/var/log/pods");
-    let own = pods
+    let mut own = pods
         .iter()
         .filter(|name| name.starts_with("kube-system_kube-proxy-"));
-    let Some(pod) = own.last() else {
+    let Some(pod) = own.next_back() else {
         return Answer::Unknown("no pod of kube-proxy has a log on this node".to_owned());
     };
     let dir = format!("/var/log/pods/{pod}/{NAME}");
