@@ -111,7 +111,7 @@ fn a_reader_that_has_read_enough_ends_the_trace_with_success() {
     let _server = LyingDns::honest(&server, "192.0.2.2:5425");
     for format in ["text", "json"] {
         let mut child = Command::new(program())
-            .args(["trace", "--dns-port", "5425", "-o", format])
+            .args(["trace", "--no-api", "--dns-port", "5425", "-o", format])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

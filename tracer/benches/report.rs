@@ -53,9 +53,7 @@ fn main() {
         netns: Some(Arc::from("client1")),
         process: Some((4242, Comm(comm))),
         container: Some(Arc::from("0123456789ab".repeat(6).as_str())),
-        pod: None,
-        backend: None,
-        sites: Vec::new(),
+        ..Named::default()
     };
     for (name, format) in [
         ("text", Format::Text { colour: false }),

@@ -1,5 +1,9 @@
 //! The command line, as types; no behaviour but parsing.
 
+mod names;
+
+pub use self::names::{NameArgs, ObjectFilter, ServiceFilter, WorkloadFilter};
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
@@ -34,6 +38,11 @@ pub enum Command {
     Drops(DropsArgs),
     /// Build a small network of namespaces, send traffic through it, some broken on purpose, and trace it
     Lab(LabArgs),
+    /// Print what completes this program's commands and options in a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     /// Tell for each probe whether this kernel takes it, and what goes unseen without it
     Probes {
         /// How to print
@@ -97,6 +106,9 @@ pub struct TraceArgs {
     /// Memory for records on their way from the kernel, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = ring_kib)]
     pub ring_kib: u32,
+    /// Where names come from, and which rows are wanted by them.
+    #[command(flatten)]
+    pub names: NameArgs,
 }
 
 impl TraceArgs {
@@ -112,6 +124,17 @@ impl TraceArgs {
 
     /// What the types alone cannot forbid, in words that name the remedy.
     pub fn fault(&self) -> Option<String> {
+        let names = &self.names;
+        let needs_api = [
+            ("selector", !names.selector.is_empty()),
+            ("node", !names.node.is_empty()),
+            ("workload", !names.workload.is_empty()),
+        ];
+        if let Some((option, _)) = needs_api.iter().find(|(_, given)| *given && names.no_api) {
+            return Some(format!(
+                "--{option} goes by what the API server says: leave --no-api out"
+            ));
+        }
         (self.dns_port.len() > DNS_PORTS).then(|| {
             format!(
                 "--dns-port was given {} times: {DNS_PORTS} ports can be watched at once",

@@ -1,9 +1,12 @@
 //! The `tracer` program: parse, set up logging, call, map errors to exit codes.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Result;
-use clap::{Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use tracer::{
     cli::{Cli, Command},
     lab, logging,
@@ -38,6 +41,14 @@ fn run(cli: Cli) -> Result<Exit> {
         lab::serve(args)?;
         return Ok(Exit::Done);
     }
+    if let Command::Completion { shell } = cli.command {
+        let mut command = Cli::command();
+        // It writes to a `Vec` without error, and panics when a pipe is closed.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, "tracer", &mut script);
+        io::stdout().write_all(&script)?;
+        return Ok(Exit::Done);
+    }
     logging::init(cli.verbose);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -49,7 +60,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
             Command::Doctor(args) => run::doctor(&args).await,
-            Command::LabServe(_) => Ok(Exit::Done),
+            Command::LabServe(_) | Command::Completion { .. } => Ok(Exit::Done),
         }
     })
 }

@@ -1,9 +1,11 @@
 //! The words of the product: what was seen (`Fact`), what became of it (`Row`), and all of it
 //! together (`Trace`). Plain values; nothing here reads, writes, waits or knows a clock.
 
+pub mod asked;
 pub mod bounded;
 pub mod breakdown;
 pub mod cause;
+pub mod change;
 pub mod cluster;
 pub mod drops;
 pub mod ends;
@@ -11,10 +13,12 @@ pub mod fact;
 pub mod finding;
 pub mod history;
 pub mod ids;
+pub mod index;
 pub mod journey;
 pub mod pod;
 pub mod row;
 pub mod search;
+pub mod selector;
 pub mod series;
 pub mod spread;
 pub mod stages;
@@ -23,6 +27,8 @@ pub mod trace;
 pub mod upstream;
 pub mod worst;
 
+pub use asked::{ServiceName, ServicePortName, Via};
+pub use change::{Change, ClusterChange};
 pub use cluster::Snapshot;
 pub use ends::{Delivery, SocketEnds};
 pub use fact::{
@@ -32,8 +38,9 @@ pub use fact::{
 pub use finding::{Finding, Severity};
 pub use history::History;
 pub use ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs};
+pub use index::Index;
 pub use journey::Journey;
 pub use pod::{Pod, PodName, Source};
-pub use row::{Client, Connection, Dns, Named, Outcome, Protocol, Row, Site};
+pub use row::{Asked, Client, Connection, Dns, Named, Outcome, Protocol, Row, Site};
 pub use trace::Trace;
 pub use upstream::Upstream;

@@ -13,7 +13,7 @@ mod symbols;
 
 use std::{path::Path, sync::Arc};
 
-use crate::model::{Journey, Named, NetnsInode, Row, Site};
+use crate::model::{Asked, Journey, Named, NetnsInode, Row, Site};
 
 /// Names, looked up when first needed and remembered.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Node {
         symbols::are_hidden()
     }
 
-    /// What can be said of those a row names by address. The client's container says best which pod
+    /// What this node can say of those a row names by address. The client's container says best which pod
     /// it is: pods in the host's network share its addresses.
     pub fn name(&mut self, row: &Row) -> Named {
         let client = row.client();
@@ -75,9 +75,14 @@ impl Node {
             netns: client.netns.map(|inode| self.netns.name(inode)),
             process: sender.and_then(|sender| Some((sender.pid?, sender.comm))),
             container: container.map(|container| container.id.clone()),
+            pod_uid: container.and_then(|container| container.pod_uid.clone()),
             pod: pod.or_else(|| at(client.address.ip())),
             backend: row.backend().and_then(|backend| at(backend.ip())),
-            sites: Vec::new(),
+            asked: Asked {
+                pod: at(row.asked().ip()),
+                ..Asked::default()
+            },
+            ..Named::default()
         }
     }
 

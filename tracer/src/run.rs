@@ -6,13 +6,16 @@
 mod doctor;
 mod drops;
 mod ending;
+mod filter;
+mod names;
+mod shown;
 
 pub use self::{doctor::doctor, drops::drops};
 
 use std::{
     env,
-    io::{self, BufWriter, IsTerminal as _, Write},
-    time::Duration,
+    io::{self, Write as _},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -22,13 +25,18 @@ use tokio::{
 };
 
 use crate::{
-    cli::{LabArgs, Output, ToldArgs, TraceArgs},
+    cli::{LabArgs, NameArgs, Output, TraceArgs},
     correlate::{Correlator, Settings},
     kernel::{self, Kernel, Status, Stream, clock},
     lab::{Lab, Options as LabOptions},
-    model::{Event, Fact, Losses, Named, Place, Row, Trace},
+    model::{Event, Fact, Losses, Place, Row, WallNs},
     node::Node,
-    report::{self, Format, ProbeLine, Whole},
+    report::{self, ProbeLine},
+};
+
+use self::{
+    names::Names,
+    shown::{Shown, colour, format},
 };
 
 /// How often the loss counters are read.
@@ -83,7 +91,16 @@ pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
         lab.remove().context("remove the lab")?;
         return Ok(Exit::Done);
     }
-    let mut tracing = Tracing::start(&args.trace, log)?;
+    // The lab is no cluster: its addresses may be some cluster's.
+    let names = NameArgs {
+        no_api: args.trace.names.kubeconfig.is_none(),
+        ..args.trace.names.clone()
+    };
+    let trace = TraceArgs {
+        names,
+        ..args.trace.clone()
+    };
+    let mut tracing = Tracing::start(&trace, log)?;
     let traffic = lab.traffic().context("start the lab's traffic")?;
     end.limit(args.trace.duration);
     tracing.until(end).await?;
@@ -182,6 +199,7 @@ struct Tracing {
 
 impl Tracing {
     fn start(args: &TraceArgs, log: bool) -> Result<Self> {
+        let names = Names::start(&args.names)?;
         let (mut kernel, stream) = Kernel::load(&kernel::Options {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),
@@ -210,8 +228,9 @@ impl Tracing {
         let mut rows = Vec::new();
         correlator.apply(clock::tick(), &mut rows);
         let logger = if log { kernel.logger() } else { None };
-        let mut shown = Shown::new(args, kernel.unseen());
+        let mut shown = Shown::new(args, names, kernel.unseen());
         shown.warn_of_unknown_netns();
+        shown.names.tell_notice();
         tell("tracing");
         let began = Instant::now();
         Ok(Self {
@@ -232,6 +251,7 @@ impl Tracing {
                 biased;
                 () = end.reached() => return Ok(()),
                 ready = self.stream.ready() => ready?,
+                () = self.shown.names.hear() => {}
             }
             while self.step()? {}
             if let Some(logger) = &mut self.logger {
@@ -250,7 +270,7 @@ impl Tracing {
             ..
         } = self;
         let more = stream.drain(&mut |fact: &Fact| {
-            tell_symbol(fact, &mut shown.node, correlator, rows);
+            tell_symbol(fact, &mut shown.names.node, correlator, rows);
             correlator.apply(Event::Fact(fact), rows);
         });
         correlator.apply(clock::tick(), rows);
@@ -278,13 +298,13 @@ impl Tracing {
             ..
         } = &mut self;
         stream.finish(&mut |fact: &Fact| {
-            tell_symbol(fact, &mut shown.node, correlator, rows);
+            tell_symbol(fact, &mut shown.names.node, correlator, rows);
             correlator.apply(Event::Fact(fact), rows);
         });
         correlator.apply(clock::tick(), rows);
         self.count_losses()?;
         let (unplaced, losses) = self.correlator.finish(&mut self.rows);
-        self.shown.rows(&mut self.rows)?;
+        self.shown.all_rows(&mut self.rows)?;
         self.shown.trace.unplaced = unplaced;
         self.shown.trace.losses = losses;
         self.shown.summary(self.began.elapsed())
@@ -303,109 +323,15 @@ fn tell_symbol(fact: &Fact, node: &mut Node, correlator: &mut Correlator, rows: 
     }
 }
 
-/// Rows on their way out: chosen, named, added up, printed.
-struct Shown {
-    dns: bool,
-    connections: bool,
-    netns: Vec<String>,
-    each: bool,
-    told: ToldArgs,
-    node: Node,
-    trace: Trace,
-    format: Format,
-    unseen: Vec<String>,
-    out: BufWriter<io::Stdout>,
-}
-
-impl Shown {
-    fn new(args: &TraceArgs, unseen: Vec<String>) -> Self {
-        Self {
-            dns: args.wants_dns(),
-            connections: args.wants_connections(),
-            netns: args.netns.clone(),
-            each: !args.summary,
-            told: args.told.clone(),
-            node: Node::default(),
-            trace: Trace::default(),
-            format: format(args.output),
-            unseen,
-            out: BufWriter::with_capacity(64 << 10, io::stdout()),
-        }
-    }
-
-    /// A namespace may yet come, so its name may be right; more likely it is not.
-    fn warn_of_unknown_netns(&mut self) {
-        for name in &self.netns {
-            if !self.node.knows_netns(name) {
-                tell(&format!(
-                    "no network namespace is called {name} now: see `ip netns`"
-                ));
-            }
-        }
-    }
-
-    fn rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        for row in rows.drain(..) {
-            let mut named = self.node.name(&row);
-            if self.wants(&row, &named) {
-                if let Some(journey) = row.journey() {
-                    named.sites = self.node.sites(journey);
-                }
-                self.trace.add(&row, &named);
-                if self.each {
-                    report::row(self.format, &row, &named, &mut self.out)?;
-                }
-            }
-        }
-        self.out.flush()
-    }
-
-    fn wants(&self, row: &Row, named: &Named) -> bool {
-        let kind = match row {
-            Row::Dns(_) => self.dns,
-            Row::Connection(_) => self.connections,
-        };
-        let inode = row.client().netns.map(|inode| inode.0.to_string());
-        let from = |wanted: &String| {
-            named.netns.as_deref() == Some(wanted) || inode.as_ref() == Some(wanted)
-        };
-        kind && (self.netns.is_empty() || self.netns.iter().any(from))
-    }
-
-    fn summary(mut self, length: Duration) -> Result<Exit> {
-        let whole = Whole {
-            trace: &self.trace,
-            seconds: length.as_secs_f64(),
-            findings: &[],
-            unseen: &self.unseen,
-        };
-        ending::tell(self.format, &self.told, &whole, &mut self.out)?;
-        self.out.flush()?;
-        Ok(if self.trace.is_incomplete() {
-            Exit::Incomplete
-        } else {
-            Exit::Done
-        })
-    }
-}
-
-fn format(output: Output) -> Format {
-    match output {
-        Output::Text => Format::Text { colour: colour() },
-        Output::Json => Format::Json,
-    }
-}
-
-/// On a terminal, unless <https://no-color.org> says otherwise: any value but the empty one.
-fn colour() -> bool {
-    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// One line to the person at the terminal; stdout is for the answer.
-#[expect(clippy::print_stderr, reason = "progress, and what is no answer")]
 fn tell(line: &str) {
-    eprintln!("{line}");
+    // Whoever closed it does not want it.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Now by the wall clock.
+fn wall_now() -> WallNs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default().as_nanos();
+    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
 }

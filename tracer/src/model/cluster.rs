@@ -58,6 +58,14 @@ pub struct PodObject {
     pub created: WallNs,
     /// When it was asked to end; `None` when it was not.
     pub deleted: Option<WallNs>,
+    /// `status.startTime`, before which it had no address; `None` when it has not started.
+    pub started: Option<WallNs>,
+    /// When its last container ended, to the second, once none is to run again; its addresses may
+    /// be another's from then on. `None` while it runs.
+    pub ended: Option<WallNs>,
+    /// The hash by which the kubelet's cgroups name a static pod (annotation
+    /// `kubernetes.io/config.hash`); `None` for any other pod.
+    pub config_hash: Option<Arc<str>>,
 }
 
 /// What a pod belongs to, as `deploy/cart` in its namespace.
@@ -185,6 +193,8 @@ pub struct EndpointSlice {
     pub name: ObjectName,
     /// The Service in the same namespace (label `kubernetes.io/service-name`).
     pub service: Arc<str>,
+    /// The label `service.kubernetes.io/headless` is there: the Service has no address of its own.
+    pub headless: bool,
     /// Its endpoints, in the object's order.
     pub endpoints: Vec<Endpoint>,
     /// Its ports; each endpoint has all of them.

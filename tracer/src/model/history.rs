@@ -27,10 +27,9 @@ impl<T: PartialEq> History<T> {
     /// Who had it at `at`; `None` when nobody did. Of two who claim the same moment, the one who came
     /// later: an end is learnt late, a beginning is not.
     pub fn at(&self, at: WallNs) -> Option<&T> {
-        let span = self.spans.iter().rfind(|span| span.since <= at)?;
-        span.until
-            .is_none_or(|until| at <= until)
-            .then_some(&span.value)
+        let lasts =
+            |span: &&Span<T>| span.since <= at && span.until.is_none_or(|until| at <= until);
+        self.spans.iter().rfind(lasts).map(|span| &span.value)
     }
 
     /// `value` has it from `since` on; nothing changes when it is known to have it.
@@ -45,7 +44,14 @@ impl<T: PartialEq> History<T> {
             until: None,
             value,
         };
+        // Most have had one holder; there are hundreds of thousands of them.
+        self.spans.reserve_exact(1);
         self.spans.insert(place, span);
+    }
+
+    /// The latest end; `None` when none has ended.
+    pub fn last_end(&self) -> Option<WallNs> {
+        self.spans.iter().filter_map(|span| span.until).max()
     }
 
     /// `value` has it no more after `until`.

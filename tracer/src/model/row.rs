@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
+    asked::ServiceName,
     ends::SocketEnds,
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
@@ -61,6 +62,14 @@ impl Row {
         }
     }
 
+    /// UDP or TCP.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Dns(dns) => dns.protocol,
+            Self::Connection(connection) => connection.protocol,
+        }
+    }
+
     /// How it ended.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -116,8 +125,16 @@ pub struct Named {
     pub container: Option<Arc<str>>,
     /// The client's pod.
     pub pod: Option<PodName>,
+    /// The uid, or hash, of the client's pod in the path of its cgroup; `None` where it has none.
+    pub pod_uid: Option<Arc<str>>,
+    /// The node that the client runs on, or is.
+    pub client_node: Option<Arc<str>>,
+    /// What was asked.
+    pub asked: Asked,
     /// The backend's pod.
     pub backend: Option<PodName>,
+    /// The node that the backend runs on, or is.
+    pub backend_node: Option<Arc<str>>,
     /// Devices of the row's journey; empty where that is not shown.
     pub sites: Vec<Site>,
 }
@@ -128,6 +145,19 @@ impl Named {
         let mut sites = self.sites.iter();
         sites.find(|site| site.netns == netns && site.ifindex == ifindex)
     }
+}
+
+/// What is known of the address asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The Service.
+    pub service: Option<ServiceName>,
+    /// The pod, where its own address was asked.
+    pub pod: Option<PodName>,
+    /// The node, where its address was asked.
+    pub node: Option<Arc<str>>,
+    /// It is NodeLocalDNS, a cache on each node.
+    pub local_dns: bool,
 }
 
 /// A device of a namespace, by name.

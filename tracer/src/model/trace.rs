@@ -1,14 +1,19 @@
 //! `Trace`: everything the rows of a trace add up to, bounded whatever the traffic; the only
 //! input of reports.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use hdrhistogram::Histogram;
 
 use super::{
+    asked::ServicePortName,
     breakdown::Breakdown,
+    change::Kind,
     fact::Losses,
+    ids::WallNs,
+    index::Standing,
     journey::Journey,
+    pod::Source,
     row::{Connection, Dns, Named, Outcome, Protocol, Row},
     stages::StageTotals,
 };
@@ -31,10 +36,37 @@ pub struct Trace {
     pub beyond: u64,
     /// The same rows by all else that reports tell apart.
     pub breakdown: Breakdown,
+    /// What was asked, by the Service's name it had last; of the addresses in `dns` and
+    /// `connections`.
+    pub services: BTreeMap<(Protocol, SocketAddr), Arc<ServicePortName>>,
+    /// Names of pods and Services in rows, by where they came from.
+    pub names: BTreeMap<Source, u64>,
+    /// How the API server was heard; `None` where it was not asked.
+    pub api: Option<Api>,
     /// What the correlator could not place, by cause.
     pub unplaced: Unplaced,
     /// What was lost before the correlator.
     pub losses: Losses,
+}
+
+/// How the API server was heard at the end of a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Its address; `None` where the configuration has none.
+    pub server: Option<Arc<str>>,
+    /// When the snapshot from disk was true; `None` when there was none.
+    pub snapshot: Option<WallNs>,
+    /// When this was so.
+    pub now: WallNs,
+    /// Each kind of object.
+    pub kinds: Vec<(Kind, Standing)>,
+}
+
+impl Api {
+    /// How long ago `then` was.
+    pub fn since(&self, then: WallNs) -> Duration {
+        Duration::from_nanos(u64::try_from(self.now.0.saturating_sub(then.0)).unwrap_or(0))
+    }
 }
 
 /// Totals of the DNS queries to one address.
@@ -152,10 +184,39 @@ impl Trace {
     /// Adds a row.
     pub fn add(&mut self, row: &Row, named: &Named) {
         self.breakdown.add(row, named);
+        self.add_names(row, named);
         match row {
             Row::Dns(dns) => self.add_dns(dns),
             Row::Connection(connection) => self.add_connection(connection),
         }
+    }
+
+    fn add_names(&mut self, row: &Row, named: &Named) {
+        let pods = [&named.pod, &named.backend, &named.asked.pod];
+        let pods = pods.into_iter().flatten().map(|name| name.source);
+        let service = named.asked.service.as_ref();
+        for source in pods.chain(service.map(|name| name.source)) {
+            *self.names.entry(source).or_default() += 1;
+        }
+        let Some(name) = service else {
+            return;
+        };
+        let key = (row.protocol(), row.asked());
+        let room = self.services.len() < 2 * ADDRESSES;
+        match self.services.get_mut(&key) {
+            Some(known) if Arc::ptr_eq(known, &name.port) => {}
+            Some(known) => *known = Arc::clone(&name.port),
+            None if room => {
+                self.services.insert(key, Arc::clone(&name.port));
+            }
+            None => {}
+        }
+    }
+
+    /// The Service's port that DNS was asked of at `address`, over whichever protocol.
+    pub fn dns_service(&self, address: SocketAddr) -> Option<&Arc<ServicePortName>> {
+        let of = |protocol| self.services.get(&(protocol, address));
+        of(Protocol::Udp).or_else(|| of(Protocol::Tcp))
     }
 
     fn add_dns(&mut self, dns: &Dns) {
@@ -220,7 +281,7 @@ impl Trace {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Client, KtimeNs, SocketEnds, WallNs};
+    use crate::model::{Client, KtimeNs, SocketEnds};
 
     /// A query answered after `latency`, sent `second` after the epoch; that is its serial number too.
     pub(in crate::model) fn answered(second: u64, latency: Duration) -> Row {

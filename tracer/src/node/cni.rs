@@ -66,6 +66,7 @@ impl Addresses {
             pod: Arc::clone(self.pods.get(&address)?.at(at)?),
             source: Source::Cni,
             age: self.looked?.elapsed(),
+            object: None,
         })
     }
 
@@ -220,7 +221,9 @@ mod tests {
         let root = Scratch::new(&[(FILE, &cached("cart-7d9", "10.244.1.5"))]);
         let mut addresses = Addresses::of(root.path());
         assert!(name(&mut addresses, "10.244.1.5", later()).is_some());
-        let first = wall(SystemTime::now());
+        // Files bear a coarser clock than this one.
+        let written = fs::metadata(root.path().join(FILE)).unwrap().modified();
+        let first = wall(written.unwrap());
         root.remove(FILE);
         assert_eq!(name(&mut addresses, "10.244.1.5", later()), None);
         let between = later();

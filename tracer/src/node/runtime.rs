@@ -105,6 +105,7 @@ impl Containers {
             pod: Arc::clone(pod),
             source: *source,
             age: read.elapsed(),
+            object: None,
         })
     }
 

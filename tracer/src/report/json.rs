@@ -1,9 +1,11 @@
 //! JSON lines. The schema is an interface: keys are added, never renamed or retyped. README.md
 //! describes it key by key.
 
+mod api;
 mod drops;
 mod ends;
 mod journey;
+mod named;
 mod section;
 mod summary;
 mod upstream;
@@ -25,10 +27,11 @@ pub(super) use self::{
 use self::{
     ends::{Sockets, sockets},
     journey::JourneyLine,
+    named::{AskedLine, BackendLine, ClientLine, asked, backend, client},
     upstream::UpstreamLine,
 };
 use super::names::{qtype_name, rcode_name};
-use crate::model::{Client, Comm, Connection, Dns, Named, PodName, Row, WallNs};
+use crate::model::{Connection, Dns, Named, Row, WallNs};
 
 #[derive(Serialize)]
 struct End {
@@ -45,80 +48,6 @@ impl From<SocketAddr> for End {
     }
 }
 
-/// A backend: an address, and who is there.
-#[derive(Serialize)]
-struct BackendLine<'a> {
-    #[serde(flatten)]
-    end: End,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<PodLine<'a>>,
-}
-
-#[derive(Serialize)]
-struct PodLine<'a> {
-    namespace: &'a str,
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<&'a str>,
-    source: &'static str,
-    age_s: u64,
-}
-
-impl<'a> From<&'a PodName> for PodLine<'a> {
-    fn from(named: &'a PodName) -> Self {
-        Self {
-            namespace: &named.pod.namespace,
-            name: &named.pod.name,
-            uid: named.pod.uid.as_deref(),
-            source: named.source.name(),
-            age_s: named.age.as_secs(),
-        }
-    }
-}
-
-fn backend(address: Option<SocketAddr>, named: &Named) -> Option<BackendLine<'_>> {
-    Some(BackendLine {
-        end: address?.into(),
-        pod: named.backend.as_ref().map(PodLine::from),
-    })
-}
-
-#[derive(Serialize)]
-struct Process {
-    pid: u32,
-    #[serde(serialize_with = "as_text")]
-    name: Comm,
-}
-
-fn as_text<S: serde::Serializer>(comm: &Comm, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(comm)
-}
-
-#[derive(Serialize)]
-struct ClientLine<'a> {
-    ip: IpAddr,
-    port: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    netns: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Process>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<PodLine<'a>>,
-}
-
-fn client<'a>(client: &Client, named: &'a Named) -> ClientLine<'a> {
-    ClientLine {
-        ip: client.address.ip(),
-        port: client.address.port(),
-        netns: named.netns.as_deref(),
-        process: named.process.map(|(pid, name)| Process { pid, name }),
-        container: named.container.as_deref(),
-        pod: named.pod.as_ref().map(PodLine::from),
-    }
-}
-
 #[derive(Serialize)]
 struct DnsLine<'a> {
     r#type: &'static str,
@@ -127,7 +56,7 @@ struct DnsLine<'a> {
     ktime_ns: u64,
     client: ClientLine<'a>,
     protocol: &'static str,
-    asked: End,
+    asked: AskedLine<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<BackendLine<'a>>,
     id: u16,
@@ -166,7 +95,7 @@ struct ConnectionLine<'a> {
     ktime_ns: u64,
     client: ClientLine<'a>,
     protocol: &'static str,
-    asked: End,
+    asked: AskedLine<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<BackendLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,7 +153,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>
         ktime_ns: dns.ktime.0,
         client: client(&dns.client, named),
         protocol: dns.protocol.name(),
-        asked: dns.asked.into(),
+        asked: asked(dns.asked, named),
         backend: backend(dns.backend, named),
         id: dns.id,
         name: dns.name.as_deref(),
@@ -255,7 +184,7 @@ fn connection_line<'a>(
         ktime_ns: connection.ktime.0,
         client: client(&connection.client, named),
         protocol: connection.protocol.name(),
-        asked: connection.asked.into(),
+        asked: asked(connection.asked, named),
         backend: backend(connection.backend, named),
         latency_us: connection.latency.map(micros),
         first_byte_us: connection.first_byte.map(micros),

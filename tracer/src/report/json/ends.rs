@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Process, micros};
+use super::{micros, named::Process};
 use crate::model::{Delivery, Dns, SocketEnds};
 
 /// What is known of an exchange's sockets.

@@ -8,7 +8,11 @@ use std::{
 
 use serde::Serialize;
 
-use super::{End, journey::StepLine, micros};
+use super::{
+    api::{ApiLine, AskedSummary},
+    journey::StepLine,
+    micros,
+};
 use crate::{
     model::{
         Outcome, Trace,
@@ -25,17 +29,20 @@ struct Summary<'a> {
     r#type: &'static str,
     schema: u32,
     seconds: f64,
-    dns: Vec<DnsSummary>,
-    connections: Vec<ConnectionSummary>,
+    dns: Vec<DnsSummary<'a>>,
+    connections: Vec<ConnectionSummary<'a>>,
     beyond: u64,
+    names: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api: Option<ApiLine<'a>>,
     unplaced: Unplaced,
     lost: Lost,
     unseen: &'a [String],
 }
 
 #[derive(Serialize)]
-struct DnsSummary {
-    asked: End,
+struct DnsSummary<'a> {
+    asked: AskedSummary<'a>,
     queries: u64,
     answered: u64,
     failed: u64,
@@ -53,9 +60,9 @@ struct DnsSummary {
 }
 
 #[derive(Serialize)]
-struct ConnectionSummary {
+struct ConnectionSummary<'a> {
     protocol: &'static str,
-    asked: End,
+    asked: AskedSummary<'a>,
     count: u64,
     outcomes: BTreeMap<&'static str, u64>,
     backends: BTreeMap<SocketAddr, u64>,
@@ -131,14 +138,25 @@ pub(in crate::report) fn summary(
         dns: trace
             .dns
             .iter()
-            .map(|(&asked, totals)| dns_summary(asked, totals))
+            .map(|(&asked, totals)| {
+                dns_summary(AskedSummary::of(asked, trace.dns_service(asked)), totals)
+            })
             .collect(),
         connections: trace
             .connections
             .iter()
-            .map(|(&(protocol, asked), totals)| connection_summary(protocol.name(), asked, totals))
+            .map(|(key, totals)| {
+                let asked = AskedSummary::of(key.1, trace.services.get(key));
+                connection_summary(key.0.name(), asked, totals)
+            })
             .collect(),
         beyond: trace.beyond,
+        names: trace
+            .names
+            .iter()
+            .map(|(source, &n)| (source.name(), n))
+            .collect(),
+        api: trace.api.as_ref().map(ApiLine::from),
         unplaced: Unplaced {
             malformed: unplaced.malformed,
             cut: unplaced.cut,
@@ -164,9 +182,9 @@ pub(in crate::report) fn summary(
     out.write_all(b"\n")
 }
 
-fn dns_summary(asked: SocketAddr, totals: &DnsTotals) -> DnsSummary {
+fn dns_summary<'a>(asked: AskedSummary<'a>, totals: &DnsTotals) -> DnsSummary<'a> {
     DnsSummary {
-        asked: asked.into(),
+        asked,
         queries: totals.queries,
         answered: totals.answered,
         failed: totals.queries - totals.answered,
@@ -185,14 +203,14 @@ fn dns_summary(asked: SocketAddr, totals: &DnsTotals) -> DnsSummary {
     }
 }
 
-fn connection_summary(
+fn connection_summary<'a>(
     protocol: &'static str,
-    asked: SocketAddr,
+    asked: AskedSummary<'a>,
     totals: &ConnectionTotals,
-) -> ConnectionSummary {
+) -> ConnectionSummary<'a> {
     ConnectionSummary {
         protocol,
-        asked: asked.into(),
+        asked,
         count: totals.count,
         outcomes: outcomes(&totals.outcomes),
         backends: totals.backends.clone(),

@@ -4,11 +4,14 @@ use std::{
     fmt::{self, Display},
     io::{self, Write},
     net::SocketAddr,
+    time::Duration,
 };
 
 use super::{Paint, short};
 use crate::{
-    model::{Client, Connection, Dns, Named, Outcome, PodName, Row, Upstream, WallNs},
+    model::{
+        Asked, Client, Connection, Dns, Named, Outcome, PodName, Row, Source, Upstream, WallNs,
+    },
     report::{
         names::{qtype_name, rcode_name},
         whole::utc,
@@ -173,8 +176,10 @@ fn head(
     let mark = if wrong { "✗" } else { " " };
     write!(out, "{} {} {kind} ", paint.dim(time), paint.bad(mark))?;
     // A pod says more than its namespace's and its container's ids.
-    if let Some(PodName { pod, .. }) = &named.pod {
-        write!(out, "{pod} ")?;
+    if let Some(name) = &named.pod {
+        pod(name, paint, out)?;
+    } else if let Some(node) = &named.client_node {
+        write!(out, "node/{node} ")?;
     } else if let Some(netns) = &named.netns {
         write!(out, "{netns} ")?;
     }
@@ -194,15 +199,66 @@ fn ends(
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    write!(out, " {} {asked}", paint.dim("→"))?;
+    write!(out, " {} ", paint.dim("→"))?;
+    let Asked {
+        service,
+        pod: asked_pod,
+        node,
+        local_dns,
+    } = &named.asked;
+    if let Some(name) = service {
+        write!(out, "{} ", paint.strong(&name.port))?;
+        age(name.source, name.age, paint, out)?;
+    }
+    match (asked_pod, node) {
+        (Some(name), _) => pod(name, paint, out)?,
+        (None, Some(node)) => write!(out, "node/{node} ")?,
+        (None, None) if *local_dns => write!(out, "NodeLocalDNS ")?,
+        (None, None) => {}
+    }
+    write!(out, "{asked}")?;
     if let Some(backend) = backend {
         write!(out, " {} ", paint.dim("⇒"))?;
-        if let Some(PodName { pod, .. }) = &named.backend {
-            write!(out, "{pod} ")?;
+        match (&named.backend, &named.backend_node) {
+            (Some(name), _) => pod(name, paint, out)?,
+            (None, Some(node)) => write!(out, "node/{node} ")?,
+            (None, None) => {}
         }
         write!(out, "{backend}")?;
     }
     Ok(())
+}
+
+fn pod(name: &PodName, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    write!(out, "{} ", name.pod)?;
+    age(name.source, name.age, paint, out)
+}
+
+/// A name that nobody has confirmed of late says so.
+fn age(source: Source, age: Duration, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    const OLD: Duration = Duration::from_secs(10);
+    match source {
+        Source::Snapshot => {
+            let text = format_args!("(snapshot, {} old) ", about(age)).to_string();
+            write!(out, "{}", paint.dim(text))
+        }
+        Source::Api if age >= OLD => {
+            let text = format_args!("({} old) ", about(age)).to_string();
+            write!(out, "{}", paint.dim(text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A long time in its largest unit, cut.
+pub(super) fn about(time: Duration) -> impl Display {
+    let seconds = time.as_secs();
+    fmt::from_fn(move |f| match seconds {
+        0..120 => write!(f, "{seconds} s"),
+        120..7200 => write!(f, "{} min", seconds / 60),
+        7200..172_800 => write!(f, "{} h", seconds / 3600),
+        _ => write!(f, "{} days", seconds / 86_400),
+    })
 }
 
 /// `serial` is told where a later row may name it.

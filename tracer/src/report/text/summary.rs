@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{self, Display},
     io::{self, Write},
     net::SocketAddr,
+    sync::Arc,
 };
 
-use super::{Paint, path::step_name, short};
+use super::{Paint, line::about, path::step_name, short};
 use crate::{
     model::{
-        Outcome, Trace,
+        Outcome, Protocol, ServicePortName, Source, Trace,
+        index::Standing,
         stages::StageTotals,
         trace::{ConnectionTotals, DnsTotals, Latency},
     },
@@ -31,10 +34,10 @@ pub(in crate::report) fn summary(
         writeln!(out, "{}", paint.strong(format_args!("in {seconds:.1} s")))?;
     }
     for (asked, totals) in &trace.dns {
-        dns_totals(*asked, totals, paint, out)?;
+        dns_totals(trace, *asked, totals, paint, out)?;
     }
-    for ((protocol, asked), totals) in &trace.connections {
-        connection_totals(protocol.name(), *asked, totals, paint, out)?;
+    for (key, totals) in &trace.connections {
+        connection_totals(trace, *key, totals, paint, out)?;
     }
     if trace.beyond > 0 {
         writeln!(
@@ -43,10 +46,55 @@ pub(in crate::report) fn summary(
             trace.beyond
         )?;
     }
+    names(trace, paint, out)?;
     not_seen(trace, unseen, paint, out)
 }
 
+/// Where names came from, and what the API server was not heard of.
+fn names(trace: &Trace, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    if !trace.names.is_empty() {
+        let counts = trace.names.iter();
+        let counts = list(counts.map(|(source, n)| format!("{} {n}", source.name())));
+        write!(out, "names: {counts}")?;
+        if let Some(api) = &trace.api
+            && let Some(taken) = api.snapshot
+            && trace.names.contains_key(&Source::Snapshot)
+        {
+            write!(out, "; the snapshot is {} old", about(api.since(taken)))?;
+        }
+        writeln!(out)?;
+    }
+    let Some(api) = &trace.api else {
+        return Ok(());
+    };
+    // The same cause is told once for all it concerns.
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for (kind, standing) in &api.kinds {
+        let what = match standing {
+            Standing::Watched { own: false } => continue,
+            Standing::Watched { own: true } => "only this node's may be listed".to_owned(),
+            Standing::Awaited => "no answer yet".to_owned(),
+            Standing::Lost { since, why, listed } => {
+                let how = if *listed { "not heard" } else { "not listed" };
+                format!("{how} for {}: {why}", about(api.since(*since)))
+            }
+        };
+        match told.iter_mut().find(|(told, _)| *told == what) {
+            Some((_, kinds)) => kinds.push(kind.name()),
+            None => told.push((what, vec![kind.name()])),
+        }
+    }
+    let server = api.server.as_deref().unwrap_or("without an address");
+    for (what, kinds) in told {
+        let kinds = kinds.join(", ");
+        let title = paint.bad(format_args!("API server {server}")).to_string();
+        writeln!(out, "{title}: {kinds}: {what}")?;
+    }
+    Ok(())
+}
+
 fn dns_totals(
+    trace: &Trace,
     asked: SocketAddr,
     totals: &DnsTotals,
     paint: Paint,
@@ -54,7 +102,8 @@ fn dns_totals(
 ) -> io::Result<()> {
     write!(
         out,
-        "dns {}: {}",
+        "dns {}{}: {}",
+        called(trace.dns_service(asked)),
         paint.strong(asked),
         plural(totals.queries, "query", "queries")
     )?;
@@ -76,18 +125,19 @@ fn dns_totals(
         );
         writeln!(out, "    rcodes    {rcodes}")?;
     }
-    backends(&totals.backends, out)?;
+    backends(trace, &totals.backends, out)?;
     latency(&totals.latency, out)?;
     stages(totals.stages.as_deref(), paint, out)
 }
 
 fn connection_totals(
-    protocol: &str,
-    asked: SocketAddr,
+    trace: &Trace,
+    key: (Protocol, SocketAddr),
     totals: &ConnectionTotals,
     paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
+    let (protocol, asked) = (key.0.name(), key.1);
     let what = if protocol == "tcp" {
         ("connection", "connections")
     } else {
@@ -95,15 +145,24 @@ fn connection_totals(
     };
     write!(
         out,
-        "{protocol} {}: {}",
+        "{protocol} {}{}: {}",
+        called(trace.services.get(&key)),
         paint.strong(asked),
         plural(totals.count, what.0, what.1)
     )?;
     bad_outcomes(&totals.outcomes, paint, out)?;
     writeln!(out)?;
-    backends(&totals.backends, out)?;
+    backends(trace, &totals.backends, out)?;
     latency(&totals.latency, out)?;
     stages(totals.stages.as_deref(), paint, out)
+}
+
+/// What was asked, by name, where it has one.
+fn called(service: Option<&Arc<ServicePortName>>) -> impl Display {
+    fmt::from_fn(move |f| match service {
+        Some(name) => write!(f, "{name} "),
+        None => Ok(()),
+    })
 }
 
 fn bad_outcomes(
@@ -121,11 +180,20 @@ fn bad_outcomes(
     Ok(())
 }
 
-fn backends(backends: &BTreeMap<SocketAddr, u64>, out: &mut impl Write) -> io::Result<()> {
+fn backends(
+    trace: &Trace,
+    backends: &BTreeMap<SocketAddr, u64>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     if backends.is_empty() {
         return Ok(());
     }
-    let backends = list(backends.iter().map(|(backend, n)| format!("{backend} {n}")));
+    let backends = list(backends.iter().map(
+        |(backend, n)| match trace.breakdown.pod(backend.ip()) {
+            Some(pod) => format!("{pod} {backend} {n}"),
+            None => format!("{backend} {n}"),
+        },
+    ));
     writeln!(out, "    backends  {backends}")
 }
 

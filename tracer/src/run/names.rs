@@ -1,0 +1,193 @@
+//! Who the addresses of a row are: what the API server says, joined with what this node knows.
+//!
+//! A pod on this node is told by its container or by its CNI plugin's result, which know their
+//! moment better than the API server does; the API server then says what the pod is.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::time::Instant;
+
+use super::{tell, wall_now};
+use crate::{
+    cli::NameArgs,
+    cluster::{self, Cluster},
+    model::{
+        ClusterChange, Index, Named, PodName, Row, Source, WallNs, change::Kind, index::Standing,
+        trace::Api,
+    },
+    node::Node,
+};
+
+/// Changes taken in one go.
+const BATCH: usize = 1024;
+
+/// How long rows are held back at most until the API server has been heard.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Where NodeLocalDNS listens, see
+/// <https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/>.
+const LOCAL_DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)), 53);
+
+/// Names, and who knows them.
+pub(super) struct Names {
+    pub(super) node: Node,
+    index: Index,
+    cluster: Option<Cluster>,
+    /// The API server has said what it has, or was given the time to.
+    settled: bool,
+    began: Instant,
+    /// Why no API server is asked, to be told.
+    notice: Option<String>,
+    batch: Vec<ClusterChange>,
+}
+
+impl Names {
+    /// Begins to ask the API server, and waits for nothing.
+    pub(super) fn start(args: &NameArgs) -> Result<Self> {
+        let (cluster, notice) = if args.no_api {
+            (None, None)
+        } else {
+            connect(args)?
+        };
+        Ok(Self {
+            node: Node::default(),
+            index: Index::default(),
+            settled: cluster.is_none(),
+            cluster,
+            began: Instant::now(),
+            notice,
+            batch: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// Tells why no API server is asked, where that was not wished for.
+    pub(super) fn tell_notice(&mut self) {
+        if let Some(notice) = self.notice.take() {
+            tell(&notice);
+        }
+    }
+
+    /// Waits for the API server to say something, and takes it.
+    pub(super) async fn hear(&mut self) {
+        let over = |of: &&mut Cluster| of.changes.is_closed() && of.changes.is_empty();
+        let Some(cluster) = self.cluster.as_mut().filter(|of| !over(of)) else {
+            return std::future::pending().await;
+        };
+        cluster.changes.recv_many(&mut self.batch, BATCH).await;
+        for change in self.batch.drain(..) {
+            self.index.apply(change);
+        }
+    }
+
+    /// Whether rows can be named as well as they ever will; becomes so once, and soon.
+    pub(super) fn are_settled(&mut self) -> bool {
+        if !self.settled {
+            let awaited = |kind: Kind| self.index.standing(kind) == Standing::Awaited;
+            self.settled = self.began.elapsed() >= PATIENCE || !Kind::ALL.into_iter().any(awaited);
+        }
+        self.settled
+    }
+
+    /// Whom and what a row names by address.
+    pub(super) fn name(&mut self, row: &Row) -> Named {
+        let mut named = self.node.name(row);
+        let (at, now) = (row.wall(), wall_now());
+        let index = &self.index;
+        let client = row.client().address.ip();
+        let by_cgroup = named.pod_uid.as_ref().and_then(|uid| index.pod(uid, now));
+        let known = match (by_cgroup, named.pod.take()) {
+            (Some(api), _) if api.source == Source::Api => Some(api),
+            (Some(kept), Some(node)) => Some(PodName {
+                object: kept.object,
+                ..node
+            }),
+            (kept, node) => node.or(kept),
+        };
+        named.pod = self.pod(known, client, at, now);
+        named.client_node = self.node_of(named.pod.as_ref(), client);
+
+        let asked = row.asked();
+        named.asked.service = index.service_at(asked, row.protocol(), at, now);
+        named.asked.pod = self.pod(named.asked.pod.take(), asked.ip(), at, now);
+        named.asked.node = self.node_of(named.asked.pod.as_ref(), asked.ip());
+        named.asked.local_dns = asked == LOCAL_DNS;
+
+        if let Some(backend) = row.backend() {
+            let service = named.asked.service.as_ref().map(|name| &name.port.service);
+            named.backend = self
+                .pod(named.backend.take(), backend.ip(), at, now)
+                .or_else(|| index.endpoint(service?, backend, now));
+            named.backend_node = self.node_of(named.backend.as_ref(), backend.ip());
+        }
+        named
+    }
+
+    /// The pod that had `address` at `at`; `known` is whom this node takes it for.
+    fn pod(
+        &self,
+        known: Option<PodName>,
+        address: IpAddr,
+        at: WallNs,
+        now: WallNs,
+    ) -> Option<PodName> {
+        let Some(known) = known else {
+            return self.index.pod_at(address, at, now);
+        };
+        let uid = known.pod.uid.as_ref().filter(|_| known.object.is_none());
+        match uid.and_then(|uid| self.index.pod(uid, now)) {
+            Some(api) if api.source == Source::Api => Some(api),
+            Some(kept) => Some(PodName {
+                object: kept.object,
+                ..known
+            }),
+            None => Some(known),
+        }
+    }
+
+    fn node_of(&self, pod: Option<&PodName>, address: IpAddr) -> Option<Arc<str>> {
+        let node = pod.and_then(PodName::node);
+        node.or_else(|| self.index.node_at(address)).cloned()
+    }
+
+    /// How the API server was heard, for the summary; `None` where it was not asked.
+    pub(super) fn api(&self) -> Option<Api> {
+        let cluster = self.cluster.as_ref()?;
+        Some(Api {
+            server: cluster.server.clone(),
+            snapshot: self.index.loaded(),
+            now: wall_now(),
+            kinds: Kind::ALL
+                .map(|kind| (kind, self.index.standing(kind)))
+                .into(),
+        })
+    }
+}
+
+/// The API server, or why it is not asked: a configuration that is found, not named, and cannot be
+/// used does not end a trace.
+fn connect(args: &NameArgs) -> Result<(Option<Cluster>, Option<String>)> {
+    let options = cluster::Options {
+        kubeconfig: args.kubeconfig.clone(),
+        own_pods: args.own_pods,
+    };
+    match cluster::connect(&options) {
+        Ok(Some(cluster)) => Ok((Some(cluster), None)),
+        Ok(None) => {
+            let notice = "no kubeconfig is found: names come from this node alone";
+            Ok((None, Some(notice.to_owned())))
+        }
+        Err(error) if args.kubeconfig.is_some() => Err(error).context("read the kubeconfig"),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            let notice = format!(
+                "names come from this node alone: the kubeconfig cannot be used: {error:#}"
+            );
+            Ok((None, Some(notice)))
+        }
+    }
+}
