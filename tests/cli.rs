@@ -53,7 +53,7 @@ fn check(words: &str, expected: &str) {
 
 #[test]
 fn mistakes_are_told_in_one_line_that_names_the_remedy() {
-    check("trace --nope", "unexpected argument '--nope' found");
+    check("trace --xyzzy", "unexpected argument '--xyzzy' found");
     check(
         "trace --for",
         "a value is required for '--for <DURATION>' but none was supplied",
@@ -103,6 +103,18 @@ fn mistakes_are_told_in_one_line_that_names_the_remedy() {
         "--dns-port was given 5 times: 4 ports can be watched at once",
     );
     check(
+        "trace --selector app=web,",
+        "invalid value 'app=web,' for '--selector <SELECTOR>': not a label selector: write app=web, tier!=db, env in (a,b), or !canary",
+    );
+    check(
+        "trace --workload cart",
+        "invalid value 'cart' for '--workload <WORKLOAD>': not a workload: write deploy/cart or shop/deploy/cart",
+    );
+    check(
+        "trace --no-api --node n1",
+        "--node goes by what the API server says: leave --no-api out",
+    );
+    check(
         "drops --every 0s",
         "invalid value '0s' for '--every <DURATION>': not a duration: write 30s, 5m or 1h30m",
     );
@@ -118,6 +130,18 @@ fn no_command_shows_what_there_is_and_fails() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("Commands:\n  trace"), "{said}");
+}
+
+#[test]
+fn completion_knows_commands_and_options_in_each_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = tracer(&format!("completion {shell}"));
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = String::from_utf8_lossy(&output.stdout);
+        for word in ["trace", "doctor", "workload"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
 }
 
 #[test]

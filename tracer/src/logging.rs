@@ -15,11 +15,10 @@ pub fn init(verbose: u8) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
-    // What it warns of is told in the summary, in fewer words.
-    let filter = match "kube_runtime=error".parse() {
-        Ok(quiet) if verbose == 0 => filter.add_directive(quiet),
-        _ => filter,
-    };
+    // What kube warns of is told in the summary, in fewer words.
+    let quiet = ["kube_runtime=off", "kube_client=off"].map(str::parse);
+    let quiet = quiet.into_iter().flatten().filter(|_| verbose == 0);
+    let filter = quiet.fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -132,6 +132,7 @@ fn named() -> Named {
             }),
             source: Source::Cni,
             age: Duration::ZERO,
+            object: None,
         })
     };
     let sites = [(1, "client"), (2, "host"), (3, "server")].map(|(netns, name)| Site {
