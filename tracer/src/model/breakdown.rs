@@ -57,7 +57,7 @@ pub struct Breakdown {
     pub unseen: BTreeMap<(Kind, Step), u64>,
     /// Packets that the kernel dropped, by reason and place, and by what was asked.
     pub drops: Bounded<(Drop, SocketAddr), u64, 1024>,
-    /// Pods by the address that they had last; of the first [`PODS`].
+    /// Pods by the address that they had last; of the first 4096.
     pub pods: BTreeMap<IpAddr, Arc<Pod>>,
     /// Those to look at one by one.
     pub worst: Worst,
