@@ -17,7 +17,10 @@ mod kernel {
 
     mod broken;
     mod drops;
+    mod faults;
+    mod ipvs;
     mod lies;
+    mod races;
     mod wire;
 
     mod command;

@@ -7,53 +7,9 @@ use serde_json::Value;
 use tracer::lab::services::{CLIENT1, FILTERED_DNS};
 
 use crate::support::client::{inside, udp};
+use crate::support::routed::{Routed, SERVER};
 use crate::support::trace::{Traced, Tracer};
-use crate::support::{End, Topology, iptables_restore, lab, run_in, text_of, veth};
-
-/// A client and a server with a node between them that routes and masquerades nothing.
-struct Routed {
-    _topology: Topology,
-    client: String,
-    node: String,
-    server: String,
-}
-
-const SERVER: &str = "198.51.100.2";
-
-fn routed(test: &str) -> Routed {
-    let mut topology = Topology::new(test);
-    let [client, node, server] = ["client", "node", "server"].map(|name| topology.netns(name));
-    let link = |netns, address, device, own| {
-        let outer = End {
-            netns,
-            device: "eth0",
-            addresses: &[address],
-        };
-        let inner = End {
-            netns: &node,
-            device,
-            addresses: &[own],
-        };
-        veth(&outer, &inner);
-    };
-    link(&client, "192.0.2.2/24", "c", "192.0.2.1/24");
-    link(&server, "198.51.100.2/24", "s", "198.51.100.1/24");
-    run_in(
-        &client,
-        &["ip", "route", "add", "default", "via", "192.0.2.1"],
-    );
-    run_in(
-        &server,
-        &["ip", "route", "add", "default", "via", "198.51.100.1"],
-    );
-    run_in(&node, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-    Routed {
-        _topology: topology,
-        client,
-        node,
-        server,
-    }
-}
+use crate::support::{iptables_restore, lab, text_of};
 
 /// Sends `count` datagrams of 100 bytes, each of which may be refused.
 fn send(netns: &str, to: &str, port: u16, count: usize) {
@@ -90,11 +46,11 @@ fn each_hook_of_netfilter_is_told_from_the_others() {
         client,
         node,
         server,
-        _topology,
-    } = routed("hooks");
+        ..
+    } = &Routed::new("hooks");
     let rule = |chain, port| format!("-A {chain} -p udp --dport {port} -j DROP\n");
     iptables_restore(
-        &node,
+        node,
         &format!(
             "*raw\n{}COMMIT\n*mangle\n{}COMMIT\n*filter\n{}{}{}COMMIT\n",
             rule("PREROUTING", 5001),
@@ -104,15 +60,15 @@ fn each_hook_of_netfilter_is_told_from_the_others() {
             rule("OUTPUT", 5004),
         ),
     );
-    let _listener = inside(&server, "listener", || UdpSocket::bind("0.0.0.0:5006"));
+    let _listener = inside(server, "listener", || UdpSocket::bind("0.0.0.0:5006"));
     let tracer = Tracer::counting_drops(&format!("--netns {node}"));
     for (sender, to, port, count) in [
-        (&client, SERVER, 5001, 3),
-        (&client, "192.0.2.1", 5002, 4),
-        (&client, SERVER, 5003, 5),
-        (&node, SERVER, 5004, 6),
-        (&client, SERVER, 5005, 7),
-        (&client, SERVER, 5006, 8),
+        (client, SERVER, 5001, 3),
+        (client, "192.0.2.1", 5002, 4),
+        (client, SERVER, 5003, 5),
+        (node, SERVER, 5004, 6),
+        (client, SERVER, 5005, 7),
+        (client, SERVER, 5006, 8),
     ] {
         send(sender, to, port, count);
     }
@@ -147,15 +103,10 @@ fn each_hook_of_netfilter_is_told_from_the_others() {
 #[test]
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn a_closed_port_is_a_loss_and_a_ping_is_none() {
-    let Routed {
-        client,
-        server,
-        _topology,
-        ..
-    } = routed("closed");
+    let Routed { client, server, .. } = &Routed::new("closed");
     let tracer = Tracer::counting_drops(&format!("--netns {server} --netns {client}"));
-    send(&client, SERVER, 5010, 1);
-    let pinged = text_of(&client, &["busybox", "ping", "-c", "1", SERVER]);
+    send(client, SERVER, 5010, 1);
+    let pinged = text_of(client, &["busybox", "ping", "-c", "1", SERVER]);
     let traced = tracer.stop_now(Signal::INT);
     assert_eq!(shown(&traced, "udp"), ["5010 NO_SOCKET - 1"]);
     assert!(pinged.contains(" 0% packet loss"), "{pinged}");

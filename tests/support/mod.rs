@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod raw;
+pub(crate) mod routed;
 pub(crate) mod trace;
 
 use std::env;
@@ -87,6 +88,13 @@ pub(crate) fn lab(test: &str) -> Lab {
         program: program(),
     };
     Lab::build(&options).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// Says why this kernel cannot show what the test is about, for the tier to tell; the test returns next.
+pub(crate) fn cannot(reason: &str) {
+    // Not by `eprintln!`, which libtest keeps for itself.
+    let said = writeln!(std::io::stderr(), "cannot: {reason}");
+    assert!(said.is_ok(), "standard error is open");
 }
 
 /// Asks once from `netns`, two seconds at most; `words` are dig's. Returns what it printed.

@@ -30,8 +30,12 @@ pub mod program {
     pub const INET_SK_ERROR_REPORT: u32 = 9;
     /// `icmp:icmp_send`
     pub const ICMP_SEND: u32 = 10;
+    /// `nf_ct_resolve_clash`
+    pub const CONNTRACK_CLASH: u32 = 11;
+    /// `early_drop` of conntrack
+    pub const CONNTRACK_FULL: u32 = 12;
     /// How many there are.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 13;
 }
 
 abi! {
@@ -123,6 +127,8 @@ abi! {
         pub sk_queue_len: u16,
         /// `sock.sk_err`
         pub sk_err: u16,
+        /// `socket.sk`
+        pub socket_sk: u16,
         /// `udp_sock.reader_queue.qlen`: what a reader took from that queue at once, to read it
         /// one by one.
         pub udp_reader_len: u16,
@@ -142,6 +148,8 @@ abi! {
         pub tuple_daddr: u16,
         /// `nf_conntrack_tuple.dst.u`
         pub tuple_dport: u16,
+        /// `nf_conntrack_tuple.dst.dir`
+        pub tuple_dir: u16,
     }
 }
 
@@ -191,6 +199,7 @@ impl Offsets {
         sk_queue_last: ABSENT,
         sk_queue_len: ABSENT,
         sk_err: ABSENT,
+        socket_sk: ABSENT,
         udp_reader_len: ABSENT,
         ct_tuplehash: ABSENT,
         ct_zone: ABSENT,
@@ -200,5 +209,6 @@ impl Offsets {
         tuple_family: ABSENT,
         tuple_daddr: ABSENT,
         tuple_dport: ABSENT,
+        tuple_dir: ABSENT,
     };
 }

@@ -11,6 +11,8 @@ pub mod kind {
     pub const SOCKET: u32 = 2;
     /// A [`SocketIo`](super::SocketIo).
     pub const SOCKET_IO: u32 = 3;
+    /// A [`Conntrack`](super::Conntrack).
+    pub const CONNTRACK: u32 = 4;
 }
 
 /// Where a packet was seen: [`Packet::place`].
@@ -47,6 +49,17 @@ pub mod io {
     pub const FULL: u8 = 4;
     /// The application is told of an error (`sock:inet_sk_error_report`).
     pub const FAILED: u8 = 5;
+}
+
+/// What conntrack did to a packet: [`Conntrack::event`].
+pub mod entry {
+    /// Another packet's entry was in the way of its own when that was to be inserted; the kernel
+    /// found a way for both.
+    pub const CLASH_RESOLVED: u8 = 1;
+    /// The same, and the kernel found none: it drops the packet.
+    pub const CLASH_LOST: u8 = 2;
+    /// The table was full and nothing in it could go: it drops the packet.
+    pub const TABLE_FULL: u8 = 3;
 }
 
 /// Where on IP's path through the kernel a packet was freed, by netfilter's hook there
@@ -276,6 +289,28 @@ abi! {
         pub event: u8,
         /// Zero.
         pub pad: [u8; 5],
+    }
+}
+
+abi! {
+    /// What conntrack did to a packet that was to have an entry.
+    pub struct Conntrack {
+        /// [`kind::CONNTRACK`].
+        pub kind: u32,
+        /// Inode of the network namespace; 0 when not known.
+        pub netns: u32,
+        /// Nanoseconds since boot (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// Address of the packet's `struct sk_buff`; 0 for [`entry::TABLE_FULL`].
+        pub skb: u64,
+        /// Of its own `struct nf_conn`, as [`part::CONNTRACK`]; zero for [`entry::TABLE_FULL`].
+        pub own: [u8; CONNTRACK_BYTES],
+        /// Of the one that was in the way.
+        pub other: [u8; CONNTRACK_BYTES],
+        /// One of [`entry`].
+        pub event: u8,
+        /// Zero.
+        pub pad: [u8; 7],
     }
 }
 

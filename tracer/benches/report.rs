@@ -38,6 +38,7 @@ fn row(serial: u64) -> Row {
         latency: Some(Duration::from_micros(187)),
         outcome: Outcome::Answered,
         cause: None,
+        clash: None,
         ends: SocketEnds::default(),
         upstream: None,
         retry_of: None,

@@ -10,6 +10,7 @@ mod carried;
 mod connections;
 mod dns;
 mod dropped;
+mod inserts;
 mod journey;
 mod nat;
 mod once;
@@ -26,7 +27,13 @@ mod tests;
 use std::{net::IpAddr, time::Duration};
 
 use self::{
-    connections::Connections, dns::DnsTable, message::Peek, nat::Nat, once::Once, spot::Spot,
+    connections::Connections,
+    dns::DnsTable,
+    inserts::{Counted, Inserts, Suspect, Why},
+    message::Peek,
+    nat::Nat,
+    once::Once,
+    spot::Spot,
     stream::Streams,
 };
 use crate::model::{
@@ -100,6 +107,9 @@ struct Register {
     settings: Settings,
     clocks: Clocks,
     serial: u64,
+    /// What conntrack told the packet at hand.
+    insert: Option<Why>,
+    counted: Counted,
 }
 
 impl Register {
@@ -107,6 +117,8 @@ impl Register {
         Context {
             settings: &self.settings,
             clocks: self.clocks,
+            insert: self.insert.as_ref(),
+            counted: &self.counted,
             serial: &mut self.serial,
             rows,
         }
@@ -117,11 +129,18 @@ impl Register {
 struct Context<'a> {
     settings: &'a Settings,
     clocks: Clocks,
+    insert: Option<&'a Why>,
+    counted: &'a Counted,
     serial: &'a mut u64,
     rows: &'a mut Vec<Row>,
 }
 
 impl Context<'_> {
+    /// A drop that conntrack's statistics may explain.
+    fn suspect(&self, packet: &Packet) -> Option<Suspect> {
+        Suspect::of(packet, &self.settings.drop_names, self.insert)
+    }
+
     fn next_serial(&mut self) -> u64 {
         *self.serial += 1;
         *self.serial
@@ -137,6 +156,7 @@ pub struct Correlator {
     dns: DnsTable,
     streams: Streams<(Flow, Spot)>,
     connections: Connections,
+    inserts: Inserts,
     unreadable: Once,
     unplaced: Unplaced,
     losses: Losses,
@@ -151,6 +171,7 @@ impl Correlator {
             dns: DnsTable::new(if settings.paths { settings.tracked } else { 0 }),
             streams: Streams::new(settings.tracked.min(4096), STREAM_BYTES),
             connections: Connections::default(),
+            inserts: Inserts::default(),
             unreadable: Once::default(),
             unplaced: Unplaced::default(),
             losses: Losses::default(),
@@ -158,6 +179,8 @@ impl Correlator {
                 settings,
                 clocks: Clocks::default(),
                 serial: 0,
+                insert: None,
+                counted: Counted::default(),
             },
         }
     }
@@ -165,7 +188,12 @@ impl Correlator {
     /// Takes the next event; rows that are finished by it are pushed to `rows`.
     pub fn apply(&mut self, event: Event<'_>, rows: &mut Vec<Row>) {
         match event {
-            Event::Fact(Fact::Packet(packet)) => self.packet(packet, rows),
+            Event::Fact(Fact::Packet(packet)) => {
+                self.register.insert = self.inserts.of(packet);
+                self.packet(packet, rows);
+                self.register.insert = None;
+            }
+            Event::Fact(Fact::Insert(insert)) => self.inserts.note(insert),
             Event::Fact(Fact::Socket(socket)) => {
                 self.connections.socket(socket);
             }
@@ -179,6 +207,7 @@ impl Correlator {
                     self.sweep(ktime, rows);
                 }
             }
+            Event::Counted(change) => self.register.counted.note(*change),
             Event::Loss(losses) => self.losses.add(&losses),
             Event::Symbol { location, name } => {
                 let symbols = &mut self.register.settings.drop_names.symbols;
@@ -220,7 +249,9 @@ impl Correlator {
     }
 
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
+        // The entry of a packet that is dropped may never have been inserted.
         if let Some(conntrack) = packet.conntrack
+            && !spot::is_drop(packet)
             && let Some(protocol) = protocol(packet.transport)
         {
             self.nat.learn(protocol, conntrack);
@@ -370,6 +401,7 @@ impl Correlator {
         // What an idle stream still held was a message cut in two; its query times out by itself.
         self.streams.expire(now.0, idle, &mut |_, _| {});
         self.nat.age(now);
+        self.inserts.age(now);
         self.unreadable.turn();
         let before = rows.len();
         let mut context = self.register.open(rows);

@@ -1,6 +1,7 @@
 //! The kernel side as user space sees it: programs loaded and attached, the record stream, and
 //! what was lost on the way. Beyond this door and `probes` there is no aya and no record.
 
+mod attach;
 pub mod btf;
 pub mod clock;
 pub mod drops;

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod cni;
+mod conntrack;
 mod device;
 mod netns;
 mod runtime;
@@ -13,7 +14,10 @@ mod symbols;
 
 use std::{path::Path, sync::Arc};
 
-use crate::model::{Asked, Journey, Named, NetnsInode, Row, Site};
+use crate::model::{
+    Asked, Journey, KtimeNs, Named, NetnsInode, Row, Site,
+    conntrack::{ConntrackChange, ConntrackTotals},
+};
 
 /// Names, looked up when first needed and remembered.
 #[derive(Debug)]
@@ -24,6 +28,7 @@ pub struct Node {
     symbols: symbols::Symbols,
     containers: runtime::Containers,
     addresses: cni::Addresses,
+    conntrack: conntrack::Watch,
 }
 
 impl Default for Node {
@@ -36,6 +41,7 @@ impl Default for Node {
             symbols: symbols::Symbols::default(),
             containers: runtime::Containers::of(root),
             addresses: cni::Addresses::of(root),
+            conntrack: conntrack::Watch::default(),
         }
     }
 }
@@ -55,6 +61,28 @@ impl Node {
     /// that is hidden.
     pub fn symbol(&mut self, address: u64) -> Option<Arc<str>> {
         self.symbols.name(address)
+    }
+
+    /// A packet of `netns` met conntrack. Whether that is news, so that its table is worth a look
+    /// at once.
+    pub fn met_conntrack(&mut self, netns: NetnsInode) -> bool {
+        self.conntrack.note(netns)
+    }
+
+    /// The namespace this process is in.
+    pub fn own_netns(&self) -> Option<NetnsInode> {
+        conntrack::own()
+    }
+
+    /// Looks at the conntrack tables of namespaces whose packets met it since the last look, and
+    /// tells what was counted there meanwhile.
+    pub fn look_at_conntrack(&mut self, now: KtimeNs) -> Vec<ConntrackChange> {
+        self.conntrack.look(now, &mut self.netns)
+    }
+
+    /// The conntrack tables that were looked at, by their namespaces' names.
+    pub fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
+        self.conntrack.totals(&mut self.netns)
     }
 
     /// Whether this process may not see the addresses of kernel functions.

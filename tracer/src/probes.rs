@@ -1,6 +1,27 @@
 //! The probes: what each attaches to, what goes unseen without it, and how its records become
 //! facts. With `kernel` the only place that knows records.
 
+/// The ways to attach to a tracepoint: by BTF the program whose name ends so, as a raw tracepoint
+/// the one of the tracepoint's own name. Further ways come after, for kernels without it.
+macro_rules! tracepoint {
+    ($name:literal $(, $way:expr)*) => {
+        &[
+            &[$crate::probes::Attach::new(
+                $crate::probes::AttachKind::BtfTracepoint,
+                $name,
+                concat!($name, "_btf"),
+            )],
+            &[$crate::probes::Attach::new(
+                $crate::probes::AttachKind::RawTracepoint,
+                $name,
+                $name,
+            )],
+            $($way,)*
+        ]
+    };
+}
+
+pub mod conntrack;
 pub mod device;
 pub mod drop;
 pub mod packet;
@@ -12,21 +33,79 @@ use tracer_ebpf::record::kind;
 
 use crate::model::Fact;
 
-/// A kernel program and where it goes.
+/// Something to be seen in the kernel, and the ways to see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// Name of the raw tracepoint, and of the program in the object.
+    /// Name of the tracepoint that shows it; of the function, where there is none.
     pub name: &'static str,
-    /// Name of the program for the same tracepoint by BTF, preferred where the kernel takes it.
-    pub btf_program: Option<&'static str>,
-    /// Its subsystem, as in /sys/kernel/tracing/events.
-    pub subsystem: &'static str,
+    /// The ways to attach, the best first: the first that the kernel takes is used.
+    pub ways: &'static [Way],
     /// Index in the loss counters.
     pub program: u32,
     /// What the tracer cannot see without it.
     pub unseen: &'static str,
     /// When it is attached.
     pub wanted: Wanted,
+}
+
+/// Programs that show a thing together: all of them attach, or the next way is tried.
+pub type Way = &'static [Attach];
+
+/// One program and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Attach {
+    /// How it attaches.
+    pub kind: AttachKind,
+    /// Name of the tracepoint or kernel function.
+    pub target: &'static str,
+    /// Name of the program in the object.
+    pub program: &'static str,
+}
+
+impl Attach {
+    const fn new(kind: AttachKind, target: &'static str, program: &'static str) -> Self {
+        Self {
+            kind,
+            target,
+            program,
+        }
+    }
+}
+
+/// How a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachKind {
+    /// To a tracepoint whose arguments the verifier knows.
+    BtfTracepoint,
+    /// To a tracepoint, its arguments being mere numbers.
+    RawTracepoint,
+    /// To the beginning of a function of the kernel itself, not of a module.
+    Fentry,
+    /// To its end, with its arguments.
+    Fexit,
+    /// To the beginning of any function.
+    Kprobe,
+    /// To its end, without its arguments.
+    Kretprobe,
+}
+
+impl AttachKind {
+    /// The word for it, in text and JSON alike.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BtfTracepoint => "btf_tracepoint",
+            Self::RawTracepoint => "raw_tracepoint",
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Kretprobe => "kretprobe",
+        }
+    }
+
+    /// Whether it attaches to a tracepoint, not to a function.
+    pub fn is_tracepoint(self) -> bool {
+        matches!(self, Self::BtfTracepoint | Self::RawTracepoint)
+    }
 }
 
 /// When a probe is worth what it costs.
@@ -51,6 +130,8 @@ pub const ALL: &[Probe] = &[
     socket_io::SEND,
     socket_io::FULL,
     socket_io::FAIL,
+    conntrack::CLASH,
+    conntrack::FULL,
 ];
 
 /// Makes facts of records.
@@ -76,6 +157,7 @@ impl Decoder {
             kind::PACKET => packet::decode(record, self.tuples, &mut self.arena).map(Fact::Packet),
             kind::SOCKET => tcp::decode(record).map(Fact::Socket),
             kind::SOCKET_IO => socket_io::decode(record).map(Fact::SocketIo),
+            kind::CONNTRACK => conntrack::decode(record, self.tuples).map(Fact::Insert),
             _ => None,
         }
     }

@@ -181,7 +181,8 @@ pub fn probe(json: bool, probe: &ProbeLine<'_>, out: &mut impl Write) -> io::Res
     } else {
         "✗"
     };
-    write!(out, "{mark} {:<20} {:<12}", probe.name, probe.status)?;
+    let how = probe.by.unwrap_or(probe.status);
+    write!(out, "{mark} {:<22} {how:<14} ", probe.name)?;
     match probe.why {
         Some(why) => writeln!(out, "{why}; without it go unseen: {}", probe.shows),
         None => writeln!(out, "shows {}", probe.shows),
@@ -193,10 +194,14 @@ pub fn probe(json: bool, probe: &ProbeLine<'_>, out: &mut impl Write) -> io::Res
 pub struct ProbeLine<'a> {
     /// `probe`.
     pub r#type: &'a str,
-    /// Tracepoint.
+    /// Tracepoint; function of the kernel, where there is none.
     pub name: &'a str,
     /// `attached`, `not_in_kernel` or `refused`.
     pub status: &'a str,
+    /// How it is attached: `btf_tracepoint`, `raw_tracepoint`, `fentry`, `fexit` or `kprobe`;
+    /// `None` when it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<&'a str>,
     /// What the kernel said; `None` when attached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<&'a str>,

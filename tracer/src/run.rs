@@ -3,6 +3,7 @@
 //! Everything runs on one thread: a trace must take little from a node in distress, and one
 //! stream of events needs no more.
 
+mod conntrack;
 mod doctor;
 mod drops;
 mod ending;
@@ -126,15 +127,20 @@ pub fn probes(output: Output) -> Result<Exit> {
     let (kernel, _stream) = Kernel::load(&options)?;
     let mut out = io::stdout().lock();
     for state in kernel.probes() {
-        let (status, why) = match &state.status {
-            Status::Attached { .. } => ("attached", None),
-            Status::NotInKernel => ("not_in_kernel", Some("this kernel has no such tracepoint")),
-            Status::Refused(why) => ("refused", Some(why.as_str())),
+        let (status, by, why) = match &state.status {
+            Status::Attached(kind) => ("attached", Some(kind.name()), None),
+            Status::NotInKernel => (
+                "not_in_kernel",
+                None,
+                Some("this kernel has no such tracepoint"),
+            ),
+            Status::Refused(why) => ("refused", None, Some(why.as_str())),
         };
         let line = ProbeLine {
             r#type: "probe",
             name: state.probe.name,
             status,
+            by,
             why,
             shows: state.probe.unseen,
         };
@@ -211,7 +217,7 @@ impl Tracing {
         if kernel
             .probes()
             .iter()
-            .all(|state| !matches!(state.status, Status::Attached { .. }))
+            .all(|state| !matches!(state.status, Status::Attached(_)))
         {
             bail!(kernel::Error::NoProbe);
         }
@@ -229,6 +235,7 @@ impl Tracing {
         correlator.apply(clock::tick(), &mut rows);
         let logger = if log { kernel.logger() } else { None };
         let mut shown = Shown::new(args, names, kernel.unseen());
+        conntrack::watch_own(&mut shown.names.node);
         shown.warn_of_unknown_netns();
         shown.names.tell_notice();
         tell("tracing");
@@ -269,11 +276,16 @@ impl Tracing {
             shown,
             ..
         } = self;
+        let mut news = false;
         let more = stream.drain(&mut |fact: &Fact| {
             tell_symbol(fact, &mut shown.names.node, correlator, rows);
+            news |= conntrack::is_met(fact, &mut shown.names.node);
             correlator.apply(Event::Fact(fact), rows);
         });
         correlator.apply(clock::tick(), rows);
+        if news {
+            conntrack::tell(&mut shown.names.node, correlator, rows);
+        }
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
             self.count_losses()?;
@@ -283,6 +295,11 @@ impl Tracing {
     }
 
     fn count_losses(&mut self) -> Result<()> {
+        conntrack::tell(
+            &mut self.shown.names.node,
+            &mut self.correlator,
+            &mut self.rows,
+        );
         let mut losses: Losses = self.kernel.losses()?;
         losses.add(&self.stream.losses());
         self.correlator.apply(Event::Loss(losses), &mut self.rows);
@@ -305,6 +322,7 @@ impl Tracing {
         self.count_losses()?;
         let (unplaced, losses) = self.correlator.finish(&mut self.rows);
         self.shown.all_rows(&mut self.rows)?;
+        self.shown.trace.conntrack = self.shown.names.node.conntrack_totals();
         self.shown.trace.unplaced = unplaced;
         self.shown.trace.losses = losses;
         self.shown.summary(self.began.elapsed())

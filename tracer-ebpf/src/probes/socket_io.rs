@@ -2,7 +2,7 @@
 //! `udp:udp_fail_queue_rcv_skb` and `sock:inet_sk_error_report`: what passes between UDP sockets on
 //! DNS ports and their applications, and what fails to. Twice, as in `device`.
 //!
-//! They carry a socket, no packet. So a delivery tells which packet is the last in the socket's
+//! Where a kernel lacks one of them, `socket_calls` stands in. They carry a socket, no packet. So a delivery tells which packet is the last in the socket's
 //! queue, and each record how many are in it: user space can follow the queue, and sees where it
 //! lost track.
 
@@ -89,10 +89,10 @@ pub fn inet_sk_error_report(ctx: RawTracePointContext) -> i32 {
 
 /// A `struct sock`.
 #[derive(Clone, Copy)]
-struct Sock<const DIRECT: bool>(*const u8);
+pub(super) struct Sock<const DIRECT: bool>(pub(super) *const u8);
 
 /// Ports of a socket, network order.
-struct Ports {
+pub(super) struct Ports {
     local: [u8; 2],
     /// Zero when it is not connected.
     remote: [u8; 2],
@@ -101,7 +101,7 @@ struct Ports {
 impl<const DIRECT: bool> Sock<DIRECT> {
     /// `None` when this is no UDP socket, or neither port is one of DNS.
     #[inline(always)]
-    fn dns_ports(self) -> Option<Ports> {
+    pub(super) fn dns_ports(self) -> Option<Ports> {
         if skb::load::<u16, DIRECT>(self.0, offset!(sk_protocol)) != u16::from(UDP) {
             return None;
         }
@@ -131,7 +131,7 @@ impl<const DIRECT: bool> Sock<DIRECT> {
 }
 
 #[inline(always)]
-fn delivered<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
+pub(super) fn delivered<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
     if let Some(ports) = sock.dns_ports() {
         let seen = Seen {
             event: io::DELIVERED,
@@ -146,7 +146,7 @@ fn delivered<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
 
 /// A failed read takes nothing out, nor does one that only peeks.
 #[inline(always)]
-fn read<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32, flags: i32) -> i32 {
+pub(super) fn read<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32, flags: i32) -> i32 {
     /// include/linux/socket.h
     const MSG_PEEK: i32 = 2;
     if ret < 0 || flags & MSG_PEEK != 0 {
@@ -166,7 +166,7 @@ fn read<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32, flags: i32) -> i32 {
 
 /// Of clients alone: what a server sends is seen at its device at the same moment.
 #[inline(always)]
-fn sent<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32) -> i32 {
+pub(super) fn sent<const DIRECT: bool>(sock: Sock<DIRECT>, ret: i32) -> i32 {
     if ret < 0 {
         return 0;
     }
@@ -200,7 +200,7 @@ fn full<const DIRECT: bool>(sock: Sock<DIRECT>, rc: i32) -> i32 {
 }
 
 #[inline(always)]
-fn failed<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
+pub(super) fn failed<const DIRECT: bool>(sock: Sock<DIRECT>) -> i32 {
     if let Some(ports) = sock.dns_ports() {
         let seen = Seen {
             event: io::FAILED,

@@ -157,6 +157,7 @@ impl DnsTable {
             && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
         {
             attempt.query_passes(seen);
+            attempt.clashes(context.insert);
             attempt.trail.note(Leg::Query, seen.packet);
             ends::passes(&mut self.sockets, seen, attempt.serial);
             if received {
@@ -165,6 +166,7 @@ impl DnsTable {
         } else {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
             if let Some(attempt) = self.begin(key, seen, context) {
+                attempt.clashes(context.insert);
                 attempt.trail.note(Leg::Query, seen.packet);
                 let serial = attempt.serial;
                 ends::begins(&mut self.sockets, seen, serial);
@@ -301,7 +303,10 @@ impl DnsTable {
                 Ifindex(_) => "query",
             };
             let same = attempt.query.is_of(seen.packet);
-            attempt.dropped.note(same, words::freed(what, &cause));
+            let suspect = context.suspect(seen.packet);
+            attempt
+                .dropped
+                .note(same, words::freed(what, &cause), suspect);
             let (serial, at) = (attempt.serial, seen.packet.ktime);
             self.upstreams.ended(serial, at, Outcome::Dropped, None);
         }
@@ -325,6 +330,7 @@ impl DnsTable {
             None => None,
         }?;
         attempt.query_passes(seen);
+        attempt.clashes(context.insert);
         Some(attempt)
     }
 
@@ -337,7 +343,7 @@ impl DnsTable {
         };
         let index = group.of_answer(seen).map(|(index, _)| index);
         if let Some(attempt) = index.and_then(|index| group.get_mut(index)) {
-            attempt.answer_dropped(seen.packet, &cause);
+            attempt.answer_dropped(seen.packet, &cause, context);
         }
     }
 

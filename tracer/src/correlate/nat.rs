@@ -148,8 +148,10 @@ impl Nat {
         let Conntrack {
             original, reply, ..
         } = conntrack;
-        // Its own translation, or, if it has none, one before it.
-        let first = self.first(protocol, reply).unwrap_or(original);
+        // Its own translation, and one before it, if there was one. Not what is known of `reply`:
+        // an entry that was never inserted may want the tuple that another one has.
+        let before = self.first(protocol, original.reversed());
+        let first = before.unwrap_or(original);
         between(reply.reversed(), first, forward)
     }
 

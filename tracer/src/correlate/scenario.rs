@@ -298,6 +298,7 @@ impl Scene {
             Fact::Packet(packet) => packet.ktime = self.now,
             Fact::Socket(socket) => socket.ktime = self.now,
             Fact::SocketIo(io) => io.ktime = self.now,
+            Fact::Insert(insert) => insert.ktime = self.now,
         }
         self.correlator.apply(Event::Fact(&fact), &mut self.rows);
         self

@@ -2,10 +2,12 @@
 
 use std::{fmt::Write as _, net::IpAddr, time::Duration};
 
+use super::inserts::Why;
 use crate::model::{
-    Delivery, Dns, Outcome, Packet, Place, Upstream,
+    Delivery, Dns, Flow, Outcome, Packet, Place, Upstream,
     drops::{DropNames, is_netfilter},
     fact::Tunnel,
+    insert::Clash,
 };
 
 /// What an ICMP error says and who sent it; `None` for those that reject nothing.
@@ -65,7 +67,7 @@ pub(super) fn add_errno(cause: &mut String, errno: u32) {
 }
 
 /// The kernel's reason for a drop, the code that freed the packet, and where in netfilter that was.
-pub(super) fn dropped(packet: &Packet, names: &DropNames) -> Option<String> {
+pub(super) fn dropped(packet: &Packet, names: &DropNames, insert: Option<&Why>) -> Option<String> {
     let Place::Dropped {
         reason,
         location,
@@ -93,7 +95,38 @@ pub(super) fn dropped(packet: &Packet, names: &DropNames) -> Option<String> {
         }
         None => {}
     }
+    match insert {
+        Some(Why::Clash(clash)) => add_clash(&mut cause, clash),
+        Some(Why::Full) => cause += "; conntrack's table was full",
+        None => {}
+    }
     Some(cause)
+}
+
+/// Adds to `cause` what conntrack counted in that namespace then.
+pub(super) fn add_counted(cause: &mut String, name: &str, count: u64) {
+    // Formatting into a String cannot fail.
+    let _ = write!(
+        cause,
+        "; conntrack's statistics there count {count} {name} within that second"
+    );
+}
+
+/// Adds to `cause` with which packet this one raced, and for what.
+fn add_clash(cause: &mut String, clash: &Clash) {
+    let (own, other) = (clash.own, clash.other);
+    let raced = if own.original == other.original {
+        // Two packets of one socket.
+        format!("{} ⇒ {}", other.original.dst, other.reply.src)
+    } else {
+        format!("{} → {}", other.original.src, other.original.dst)
+    };
+    let Flow { src, dst } = own.reply;
+    // Formatting into a String cannot fail.
+    let _ = write!(
+        cause,
+        "; its conntrack entry, replies {src} → {dst}, clashed with that of {raced}"
+    );
 }
 
 /// The kernel dropped `what`.

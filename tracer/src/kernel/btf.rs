@@ -21,6 +21,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -144,9 +145,15 @@ impl Btf {
     /// The first type of this kind and name. Looks at all of them: few are asked for, and an index
     /// of all names would take more memory than the types themselves.
     fn find(&self, kind: u32, name: &str) -> Option<u32> {
-        (1..u32::try_from(self.starts.len()).ok()?).find(|&id| {
-            self.kind(id) == kind && self.string(self.word(self.start(id))) == name.as_bytes()
-        })
+        (1..u32::try_from(self.starts.len()).ok()?)
+            .find(|&id| self.kind(id) == kind && self.is_called(id, name.as_bytes()))
+    }
+
+    /// Whether a type has this name: without looking for the name's end first, which would take
+    /// most of the start in a slow machine.
+    fn is_called(&self, id: u32, name: &[u8]) -> bool {
+        let rest = self.strings.get(self.word(self.start(id)) as usize..);
+        rest.is_some_and(|rest| rest.starts_with(name) && rest.get(name.len()) == Some(&0))
     }
 
     /// The type behind names and qualifiers. Bounded, as hostile BTF could go in circles.
@@ -220,6 +227,11 @@ impl Btf {
                 (self.word(at + 4), text)
             })
             .collect()
+    }
+
+    /// Whether the kernel, or the module, has a function `name`.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.find(kind::FUNC, name).is_some()
     }
 
     /// How many arguments tracepoint `name` passes; `None` when the kernel has none of that

@@ -11,14 +11,19 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{LpmTrie, Map, PerCpuArray, lpm_trie::Key},
-    programs::{BtfTracePoint, RawTracePoint},
 };
 use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets};
 
-use super::{Error, Stream, btf::Btf, offsets, reasons};
+pub use super::attach::{ProbeState, Status};
+use super::{
+    Error, Stream,
+    attach::{self, Present},
+    btf::Btf,
+    offsets, reasons,
+};
 use crate::{
     model::{Losses, drops::DropNames},
-    probes::{self, Decoder, Probe, Wanted},
+    probes::{self, AttachKind, Decoder, Probe, Wanted},
 };
 
 /// The object that build.rs compiled; empty when built with `TRACER_EBPF=skip`.
@@ -43,29 +48,6 @@ pub struct Options {
 
 /// Carries what the kernel programs log to the `log` crate.
 pub type Logger = aya_log::EbpfLogger<&'static dyn log::Log>;
-
-/// Whether a probe works, and why not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It does.
-    Attached {
-        /// It can have the kernel copy payload out of page fragments.
-        paged: bool,
-    },
-    /// The kernel has no such tracepoint.
-    NotInKernel,
-    /// The kernel refused it, with these words.
-    Refused(String),
-}
-
-/// A probe and whether it works.
-#[derive(Clone, Debug)]
-pub struct ProbeState {
-    /// Which.
-    pub probe: Probe,
-    /// Whether it works.
-    pub status: Status,
-}
 
 /// Loaded and attached programs; they are gone when this is dropped.
 #[derive(Debug)]
@@ -92,8 +74,8 @@ pub(super) struct Object {
     ebpf: Ebpf,
     offsets: Offsets,
     drop_names: DropNames,
-    /// Probes to attach, and whether the kernel has their tracepoint.
-    present: Vec<(Probe, bool)>,
+    /// Probes to attach, and the ways that the kernel has.
+    present: Vec<Present>,
 }
 
 impl Object {
@@ -128,7 +110,7 @@ impl Object {
         let present = probes
             .iter()
             .filter(|probe| options.paths || probe.wanted == Wanted::Always)
-            .map(|probe| (*probe, btf.tracepoint(probe.name).is_some()))
+            .map(|probe| Present::of(*probe, &btf))
             .collect();
         let names = reasons::of(&btf);
         drop(btf);
@@ -149,7 +131,10 @@ impl Object {
     pub(super) fn attach(mut self) -> Kernel {
         let types = aya::Btf::from_sys_fs().ok();
         super::trim::release_freed();
-        let probes = attach_all(&mut self.ebpf, &self.present, types.as_ref());
+        let present = self.present.drain(..);
+        let probes = present
+            .map(|present| attach::probe(&mut self.ebpf, &present, types.as_ref()))
+            .collect();
         drop(types);
         super::trim::release_freed();
         Kernel {
@@ -202,7 +187,7 @@ impl Kernel {
             .probes
             .iter()
             .filter(|state| state.probe.wanted == Wanted::Always)
-            .any(|state| state.status == Status::Attached { paged: true })
+            .any(|state| state.status == Status::Attached(AttachKind::BtfTracepoint))
         {
             spots.push(
                 "payload in page fragments (DNS over TCP): the kernel took no BTF tracepoint",
@@ -231,9 +216,9 @@ impl Kernel {
     /// What goes unseen for want of probes.
     fn failed(&self) -> impl Iterator<Item = String> {
         self.probes.iter().filter_map(|state| match &state.status {
-            Status::Attached { .. } => None,
+            Status::Attached(_) => None,
             Status::NotInKernel => Some(format!(
-                "{}: no tracepoint {} in this kernel",
+                "{}: no {} in this kernel",
                 state.probe.unseen, state.probe.name
             )),
             Status::Refused(why) => Some(format!(
@@ -272,8 +257,10 @@ impl Kernel {
                 now.unreadable += cpu.unreadable;
                 now.skipped += cpu.nested;
             }
-            now.skipped += self.skipped(probe.name);
-            now.skipped += probe.btf_program.map_or(0, |name| self.skipped(name));
+            let attached = probe.ways.iter().copied().flatten();
+            now.skipped += attached
+                .map(|attach| self.skipped(attach.program))
+                .sum::<u64>();
         }
         let news = Losses {
             ring_full: now.ring_full - self.seen.ring_full,
@@ -335,92 +322,14 @@ fn fill_vips(ebpf: &mut Ebpf, vips: &[(IpAddr, u8)]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Attaches each probe that the kernel has.
-fn attach_all(
-    ebpf: &mut Ebpf,
-    present: &[(Probe, bool)],
-    types: Option<&aya::Btf>,
-) -> Vec<ProbeState> {
-    present
-        .iter()
-        .map(|&(probe, present)| ProbeState {
-            probe,
-            status: if present {
-                attach(ebpf, probe, types)
-            } else {
-                Status::NotInKernel
-            },
-        })
-        .collect()
-}
-
-/// Attaches one probe: as a BTF tracepoint where the object has one and the kernel takes it,
-/// else as a raw tracepoint.
-fn attach(ebpf: &mut Ebpf, probe: Probe, types: Option<&aya::Btf>) -> Status {
-    if let (Some(name), Some(types)) = (probe.btf_program, types) {
-        match attach_btf(ebpf, name, probe.name, types) {
-            Ok(()) => return Status::Attached { paged: true },
-            Err(why) => tracing::debug!(program = name, why, "refused"),
-        }
-    }
-    match attach_raw(ebpf, probe.name) {
-        Ok(()) => Status::Attached { paged: false },
-        Err(why) => Status::Refused(why),
-    }
-}
-
-fn attach_btf(
-    ebpf: &mut Ebpf,
-    name: &str,
-    tracepoint: &str,
-    types: &aya::Btf,
-) -> Result<(), String> {
-    let program = ebpf.program_mut(name).ok_or_else(no_program)?;
-    let program: &mut BtfTracePoint = program.try_into().map_err(words)?;
-    program.load(tracepoint, types).map_err(words)?;
-    program.attach().map(drop).map_err(words)
-}
-
-fn attach_raw(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
-    let program = ebpf.program_mut(name).ok_or_else(no_program)?;
-    let program: &mut RawTracePoint = program.try_into().map_err(words)?;
-    program.load().map_err(words)?;
-    program.attach(name).map(drop).map_err(words)
-}
-
-fn no_program() -> String {
-    "the object has no such program".to_owned()
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
-fn words(error: aya::programs::ProgramError) -> String {
-    use std::error::Error as _;
-    tracing::debug!(?error, "refused");
-    let mut text = error.to_string();
-    if let Some(source) = error.source() {
-        text = format!("{text}: {source}");
-    }
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| !line.starts_with("processed "))
-        .collect();
-    match lines[..] {
-        [first, .., last] => format!("{first} … {last}"),
-        _ => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_object_holds_every_program_of_every_probe() {
-        let names = probes::ALL
-            .iter()
-            .flat_map(|probe| [Some(probe.name), probe.btf_program])
-            .flatten();
-        for name in names {
+        let ways = probes::ALL.iter().flat_map(|probe| probe.ways);
+        for name in ways.copied().flatten().map(|attach| attach.program) {
             // As a symbol: between two zeros of its string table.
             let symbol = [b"\0", name.as_bytes(), b"\0"].concat();
             let found = OBJECT.windows(symbol.len()).any(|bytes| bytes == symbol);

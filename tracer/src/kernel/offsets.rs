@@ -48,6 +48,7 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         sk_queue_last: need("sock", "sk_receive_queue.prev")?,
         sk_queue_len: need("sock", "sk_receive_queue.qlen")?,
         sk_err: need("sock", "sk_err")?,
+        socket_sk: need("socket", "sk")?,
         udp_reader_len: need("udp_sock", "reader_queue.qlen")?,
         ct_tuplehash: may("nf_conn", "tuplehash"),
         ct_zone: may("nf_conn", "zone.id"),
@@ -57,6 +58,7 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         tuple_family: may("nf_conntrack_tuple", "src.l3num"),
         tuple_daddr: may("nf_conntrack_tuple", "dst.u3"),
         tuple_dport: may("nf_conntrack_tuple", "dst.u"),
+        tuple_dir: may("nf_conntrack_tuple", "dst.dir"),
     };
     if offsets.skb_data != offsets.skb_head + 8 {
         return Err(Error::Layout {

@@ -8,8 +8,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    conntrack::ConntrackChange,
     drops::Hook,
     ids::{CgroupId, Ifindex, KtimeNs, NetnsInode, SkbId, SockId, WallNs},
+    insert::Insert,
 };
 
 /// What the correlator is given, in order of time.
@@ -24,6 +26,8 @@ pub enum Event<'a> {
         /// Wall-clock time at the same moment.
         wall: WallNs,
     },
+    /// What conntrack counted in one namespace.
+    Counted(&'a ConntrackChange),
     /// What the kernel side has lost since the last such event.
     Loss(Losses),
     /// The name of kernel code, such as `nf_hook_slow+0x9c`, told before the first fact of a drop
@@ -78,6 +82,8 @@ pub enum Fact {
     Socket(Socket),
     /// What passed between a UDP socket and its application.
     SocketIo(SocketIo),
+    /// What went wrong, or nearly so, when a packet was to have its conntrack entry.
+    Insert(Insert),
 }
 
 impl Fact {
@@ -87,6 +93,7 @@ impl Fact {
             Self::Packet(packet) => packet.ktime,
             Self::Socket(socket) => socket.ktime,
             Self::SocketIo(io) => io.ktime,
+            Self::Insert(insert) => insert.ktime,
         }
     }
 }

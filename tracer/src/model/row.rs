@@ -7,6 +7,7 @@ use super::{
     ends::SocketEnds,
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
+    insert::Clash,
     journey::Journey,
     pod::PodName,
     upstream::Upstream,
@@ -263,6 +264,8 @@ pub struct Dns {
     pub outcome: Outcome,
     /// Why it ended badly, in words, with what was seen; `None` when it did not.
     pub cause: Option<String>,
+    /// How its conntrack entry clashed with another packet's; `None` when none was seen to.
+    pub clash: Option<Box<Clash>>,
     /// When query and answer passed their sockets, as far as that is known; where paths are
     /// wanted only.
     pub ends: SocketEnds,

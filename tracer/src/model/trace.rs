@@ -9,6 +9,7 @@ use super::{
     asked::ServicePortName,
     breakdown::Breakdown,
     change::Kind,
+    conntrack::ConntrackTotals,
     fact::Losses,
     ids::WallNs,
     index::Standing,
@@ -43,6 +44,8 @@ pub struct Trace {
     pub names: BTreeMap<Source, u64>,
     /// How the API server was heard; `None` where it was not asked.
     pub api: Option<Api>,
+    /// What conntrack counted, by namespace.
+    pub conntrack: Vec<ConntrackTotals>,
     /// What the correlator could not place, by cause.
     pub unplaced: Unplaced,
     /// What was lost before the correlator.
@@ -305,6 +308,7 @@ pub(super) mod tests {
             truncated: false,
             latency: Some(latency),
             outcome: Outcome::Answered,
+            clash: None,
             cause: None,
             ends: SocketEnds::default(),
             upstream: None,

@@ -7,8 +7,7 @@ use super::{Probe, Wanted};
 /// Packets handed to a device.
 pub const QUEUE: Probe = Probe {
     name: "net_dev_queue",
-    btf_program: Some("net_dev_queue_btf"),
-    subsystem: "net",
+    ways: tracepoint!("net_dev_queue"),
     program: program::NET_DEV_QUEUE,
     unseen: "packets being sent, who sends them, and NAT",
     wanted: Wanted::Always,
@@ -17,8 +16,7 @@ pub const QUEUE: Probe = Probe {
 /// Packets taken from a device.
 pub const RECEIVE: Probe = Probe {
     name: "netif_receive_skb",
-    btf_program: Some("netif_receive_skb_btf"),
-    subsystem: "net",
+    ways: tracepoint!("netif_receive_skb"),
     program: program::NETIF_RECEIVE_SKB,
     unseen: "packets arriving",
     wanted: Wanted::Always,

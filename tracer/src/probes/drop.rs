@@ -18,8 +18,7 @@ use crate::model::{
 /// Packets freed.
 pub const PROBE: Probe = Probe {
     name: "kfree_skb",
-    btf_program: Some("kfree_skb_btf"),
-    subsystem: "skb",
+    ways: tracepoint!("kfree_skb"),
     program: program::KFREE_SKB,
     unseen: "packets that the kernel drops, and why",
     wanted: Wanted::Always,
@@ -28,8 +27,7 @@ pub const PROBE: Probe = Probe {
 /// ICMP errors at their sender; of IPv4 alone, and not in older kernels.
 pub const REFUSE: Probe = Probe {
     name: "icmp_send",
-    btf_program: Some("icmp_send_btf"),
-    subsystem: "icmp",
+    ways: tracepoint!("icmp_send"),
     program: program::ICMP_SEND,
     unseen: "ICMP errors that never reach a device",
     wanted: Wanted::Always,

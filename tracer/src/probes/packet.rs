@@ -56,7 +56,7 @@ impl TupleLayout {
     }
 
     /// The entry of whose `struct nf_conn` these are the bytes around the tuples.
-    fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
+    pub(super) fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
         let (before, hashes) = bytes.split_at_checked(BEFORE_TUPLES)?;
         let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
         let zone = before

@@ -5,34 +5,83 @@ use tracer_ebpf::{
     record::{self, io},
 };
 
-use super::{Probe, Wanted};
+use super::{
+    Attach,
+    AttachKind::{Fentry, Fexit, Kprobe, Kretprobe},
+    Probe, Wanted, Way,
+};
 use crate::model::{Comm, IoEvent, KtimeNs, NetnsInode, SkbId, SockId, SocketIo, Task};
 
-/// Datagrams put into a socket's queue; since Linux 6.3.
+/// What `sk_data_ready`'s tracepoint stands in: it tells the same.
+const READABLE: Way = &[Attach::new(
+    Fentry,
+    "sock_def_readable",
+    "sock_def_readable",
+)];
+const READABLE_KPROBE: Way = &[Attach::new(
+    Kprobe,
+    "sock_def_readable",
+    "sock_def_readable_kprobe",
+)];
+
+/// The calls of either family within which a datagram is read.
+const RECEIVED: Way = &[
+    Attach::new(Fexit, "inet_recvmsg", "inet_recvmsg"),
+    Attach::new(Fexit, "inet6_recvmsg", "inet6_recvmsg"),
+];
+const RECEIVED_KPROBE: Way = &[
+    Attach::new(Kprobe, "inet_recvmsg", "recvmsg_kprobe"),
+    Attach::new(Kprobe, "inet6_recvmsg", "recvmsg_kprobe"),
+    Attach::new(Kretprobe, "inet_recvmsg", "recvmsg_kretprobe"),
+    Attach::new(Kretprobe, "inet6_recvmsg", "recvmsg_kretprobe"),
+];
+
+/// And sent.
+const SENT: Way = &[
+    Attach::new(Fexit, "inet_sendmsg", "inet_sendmsg"),
+    Attach::new(Fexit, "inet6_sendmsg", "inet6_sendmsg"),
+];
+const SENT_KPROBE: Way = &[
+    Attach::new(Kprobe, "inet_sendmsg", "sendmsg_kprobe"),
+    Attach::new(Kprobe, "inet6_sendmsg", "sendmsg_kprobe"),
+    Attach::new(Kretprobe, "inet_sendmsg", "sendmsg_kretprobe"),
+    Attach::new(Kretprobe, "inet6_sendmsg", "sendmsg_kretprobe"),
+];
+
+/// What tells a socket's owner of an error, with or without a tracepoint.
+const TOLD: Way = &[Attach::new(
+    Fentry,
+    "sock_def_error_report",
+    "sock_def_error_report",
+)];
+const TOLD_KPROBE: Way = &[Attach::new(
+    Kprobe,
+    "sock_def_error_report",
+    "sock_def_error_report_kprobe",
+)];
+
+/// Datagrams put into a socket's queue; the tracepoint since Linux 6.2.
 pub const DELIVER: Probe = Probe {
     name: "sk_data_ready",
-    btf_program: Some("sk_data_ready_btf"),
-    subsystem: "sock",
+    ways: tracepoint!("sk_data_ready", READABLE, READABLE_KPROBE),
     program: program::SK_DATA_READY,
     unseen: "when a query or an answer reaches its socket",
     wanted: Wanted::ForPaths,
 };
 
-/// Datagrams read; since Linux 6.3.
+/// Datagrams read; the tracepoint since Linux 6.3.
 pub const READ: Probe = Probe {
     name: "sock_recv_length",
-    btf_program: Some("sock_recv_length_btf"),
-    subsystem: "sock",
+    ways: tracepoint!("sock_recv_length", RECEIVED, RECEIVED_KPROBE),
     program: program::SOCK_RECV_LENGTH,
     unseen: "when a server or a client reads what its socket has",
     wanted: Wanted::ForPaths,
 };
 
-/// Datagrams sent; since Linux 6.3.
+/// Datagrams sent; the tracepoint since Linux 6.3.
 pub const SEND: Probe = Probe {
     name: "sock_send_length",
-    btf_program: Some("sock_send_length_btf"),
-    subsystem: "sock",
+    ways: tracepoint!("sock_send_length", SENT, SENT_KPROBE),
     program: program::SOCK_SEND_LENGTH,
     unseen: "when a client's call to send a query returns",
     wanted: Wanted::ForPaths,
@@ -41,18 +90,16 @@ pub const SEND: Probe = Probe {
 /// Datagrams that find no room.
 pub const FULL: Probe = Probe {
     name: "udp_fail_queue_rcv_skb",
-    btf_program: Some("udp_fail_queue_rcv_skb_btf"),
-    subsystem: "udp",
+    ways: tracepoint!("udp_fail_queue_rcv_skb"),
     program: program::UDP_FAIL_QUEUE_RCV_SKB,
     unseen: "that a datagram found its socket's receive buffer full",
     wanted: Wanted::Always,
 };
 
-/// Errors that an application is told; since Linux 5.14.
+/// Errors that an application is told; the tracepoint since Linux 5.14.
 pub const FAIL: Probe = Probe {
     name: "inet_sk_error_report",
-    btf_program: Some("inet_sk_error_report_btf"),
-    subsystem: "sock",
+    ways: tracepoint!("inet_sk_error_report", TOLD, TOLD_KPROBE),
     program: program::INET_SK_ERROR_REPORT,
     unseen: "which error a client got",
     wanted: Wanted::ForPaths,

@@ -5,7 +5,7 @@ use tracer_ebpf::{
     record::{self, event},
 };
 
-use super::{Probe, Wanted, packet::socket_addr};
+use super::{Attach, AttachKind::RawTracepoint, Probe, Wanted, packet::socket_addr};
 use crate::model::{
     CgroupId, Comm, Flow, KtimeNs, NetnsInode, Sender, SockId, Socket, SocketEvent,
 };
@@ -13,8 +13,11 @@ use crate::model::{
 /// Connects and how they end.
 pub const STATE: Probe = Probe {
     name: "inet_sock_set_state",
-    btf_program: None,
-    subsystem: "sock",
+    ways: &[&[Attach::new(
+        RawTracepoint,
+        "inet_sock_set_state",
+        "inet_sock_set_state",
+    )]],
     program: program::INET_SOCK_SET_STATE,
     unseen: "connects whose first packet never reaches a device",
     wanted: Wanted::Always,
@@ -23,8 +26,11 @@ pub const STATE: Probe = Probe {
 /// Segments sent again.
 pub const RETRANSMIT: Probe = Probe {
     name: "tcp_retransmit_skb",
-    btf_program: None,
-    subsystem: "tcp",
+    ways: &[&[Attach::new(
+        RawTracepoint,
+        "tcp_retransmit_skb",
+        "tcp_retransmit_skb",
+    )]],
     program: program::TCP_RETRANSMIT_SKB,
     unseen: "retransmissions by this node's sockets",
     wanted: Wanted::Always,

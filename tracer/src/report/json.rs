@@ -2,6 +2,7 @@
 //! describes it key by key.
 
 mod api;
+mod clash;
 mod drops;
 mod ends;
 mod journey;
@@ -19,16 +20,17 @@ use std::{
 
 use serde::Serialize;
 
-pub(super) use self::{
-    drops::{drops, drops_summary},
-    section::section,
-    summary::summary,
-};
 use self::{
+    clash::ClashLine,
     ends::{Sockets, sockets},
     journey::JourneyLine,
     named::{AskedLine, BackendLine, ClientLine, asked, backend, client},
     upstream::UpstreamLine,
+};
+pub(super) use self::{
+    drops::{drops, drops_summary},
+    section::section,
+    summary::summary,
 };
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Connection, Dns, Named, Row, WallNs};
@@ -75,6 +77,8 @@ struct DnsLine<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clash: Option<ClashLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<Sockets>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +168,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>
         latency_us: dns.latency.map(micros),
         outcome: dns.outcome.name(),
         cause: dns.cause.as_deref(),
+        clash: dns.clash.as_deref().map(ClashLine::from),
         sockets: sockets(dns),
         upstream: dns.upstream.as_deref().map(UpstreamLine::from),
         retry_of: dns.retry_of,

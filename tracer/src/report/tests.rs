@@ -80,6 +80,7 @@ fn dns(serial: u64, name: &str, rcode: u16, micros: u64) -> Dns {
         truncated: false,
         latency: Some(Duration::from_micros(micros)),
         outcome: Outcome::Answered,
+        clash: None,
         cause: None,
         ends: SocketEnds::default(),
         upstream: None,

@@ -72,7 +72,7 @@ impl Counting {
         if !kernel
             .probes()
             .iter()
-            .any(|state| matches!(state.status, Status::Attached { .. }))
+            .any(|state| matches!(state.status, Status::Attached(_)))
         {
             bail!(kernel::Error::NoProbe);
         }

@@ -28,8 +28,27 @@ const BOOT_LIMIT: Duration = Duration::from_mins(2);
 /// Line with which the script reports a case: verdict, seconds, name.
 const MARK: &str = "xtask-case ";
 
-/// What became of the cases on one kernel: (case, passed), or why the guest came to no end.
-type Column = (&'static str, Result<Vec<(String, bool)>>);
+/// What became of one case on one kernel.
+#[derive(Clone, Debug, PartialEq)]
+enum Verdict {
+    Ok,
+    Failed,
+    /// The kernel cannot show it, for this reason.
+    Cannot(String),
+}
+
+impl Verdict {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "FAILED",
+            Self::Cannot(_) => "cannot",
+        }
+    }
+}
+
+/// What became of the cases on one kernel, or why the guest came to no end.
+type Column = (&'static str, Result<Vec<(String, Verdict)>>);
 
 /// Runs the cases on each of `versions`, on all when there is none; returns how many ran.
 ///
@@ -102,7 +121,7 @@ fn boot(
     files: &[(PathBuf, PathBuf)],
     script: &str,
     cases: usize,
-) -> Result<Vec<(String, bool)>> {
+) -> Result<Vec<(String, Verdict)>> {
     let kernel = version.fetch()?;
     let files: Vec<(&Path, &Path)> = files
         .iter()
@@ -130,11 +149,16 @@ fn boot(
     Ok(console.iter().filter_map(|line| verdict(line)).collect())
 }
 
-fn verdict(line: &str) -> Option<(String, bool)> {
-    let mut words = line.strip_prefix(MARK)?.split(' ');
-    let passed = words.next()? == "ok";
-    let _seconds = words.next()?;
-    Some((words.next()?.to_owned(), passed))
+fn verdict(line: &str) -> Option<(String, Verdict)> {
+    let mut words = line.strip_prefix(MARK)?.splitn(4, ' ');
+    let (verdict, _seconds, name) = (words.next()?, words.next()?, words.next()?);
+    let why = words.next().unwrap_or_default().trim_end();
+    let verdict = match verdict {
+        "ok" => Verdict::Ok,
+        "cannot" => Verdict::Cannot(why.to_owned()),
+        _ => Verdict::Failed,
+    };
+    Some((name.to_owned(), verdict))
 }
 
 fn table(columns: &[Column]) -> Vec<String> {
@@ -162,14 +186,27 @@ fn table(columns: &[Column]) -> Vec<String> {
             .collect();
         lines.push(row(name, cells));
     }
+    lines.extend(reasons(columns));
     lines
 }
 
-fn cell(result: &Result<Vec<(String, bool)>>, name: &str) -> &'static str {
+/// What a kernel cannot show, and why: a line each.
+fn reasons(columns: &[Column]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (version, result) in columns {
+        for (name, verdict) in result.as_ref().map_or(&[][..], Vec::as_slice) {
+            if let Verdict::Cannot(why) = verdict {
+                lines.push(format!("{version} cannot {name}: {why}"));
+            }
+        }
+    }
+    lines
+}
+
+fn cell(result: &Result<Vec<(String, Verdict)>>, name: &str) -> &'static str {
     let cases = result.as_ref().map_or(&[][..], Vec::as_slice);
     match cases.iter().find(|(case, _)| case == name) {
-        Some((_, true)) => "ok",
-        Some((_, false)) => "FAILED",
+        Some((_, verdict)) => verdict.word(),
         None => "-",
     }
 }
@@ -182,8 +219,11 @@ fn judge(columns: &[Column], owed: usize) -> Result<usize> {
         match result {
             Err(error) => bad.push(format!("{version}: {error:#}")),
             Ok(cases) => {
-                ran += cases.len();
-                let failed = cases.iter().filter(|(_, passed)| !passed).count();
+                let count = |wanted: fn(&Verdict) -> bool| {
+                    cases.iter().filter(|(_, verdict)| wanted(verdict)).count()
+                };
+                ran += count(|verdict| *verdict == Verdict::Ok);
+                let failed = count(|verdict| *verdict == Verdict::Failed);
                 if failed > 0 {
                     bad.push(format!("{version}: {failed} of {owed} failed"));
                 }
@@ -204,13 +244,12 @@ mod tests {
     use super::*;
 
     fn columns() -> Vec<Column> {
-        let case = |name: &str, passed| (name.to_owned(), passed);
+        let case = |name: &str, verdict| (name.to_owned(), verdict);
+        let failed = case("kernel::a", Verdict::Failed);
+        let cannot = case("kernel::a", Verdict::Cannot("it has no ip_vs".to_owned()));
         vec![
-            (
-                "5.10",
-                Ok(vec![case("guest", true), case("kernel::a", false)]),
-            ),
-            ("6.1", Ok(vec![case("guest", true)])),
+            ("5.10", Ok(vec![case("guest", Verdict::Ok), failed])),
+            ("6.1", Ok(vec![case("guest", Verdict::Ok), cannot])),
             ("newest", Err(anyhow!("it panicked"))),
         ]
     }
@@ -219,11 +258,18 @@ mod tests {
     fn verdicts_are_read_from_marked_lines_only() {
         assert_eq!(
             verdict("xtask-case ok 1.5 kernel::a"),
-            Some(("kernel::a".to_owned(), true))
+            Some(("kernel::a".to_owned(), Verdict::Ok))
         );
         assert_eq!(
             verdict("xtask-case failed 9 guest"),
-            Some(("guest".to_owned(), false))
+            Some(("guest".to_owned(), Verdict::Failed))
+        );
+        assert_eq!(
+            verdict("xtask-case cannot 0.2 kernel::a it has no ip_vs"),
+            Some((
+                "kernel::a".to_owned(),
+                Verdict::Cannot("it has no ip_vs".to_owned())
+            ))
         );
         assert_eq!(verdict("test kernel::a ... ok"), None);
     }
@@ -235,7 +281,8 @@ mod tests {
             [
                 "              5.10      6.1   newest",
                 "guest           ok       ok        -",
-                "kernel::a   FAILED        -        -",
+                "kernel::a   FAILED   cannot        -",
+                "6.1 cannot kernel::a: it has no ip_vs",
             ]
         );
     }
@@ -243,8 +290,8 @@ mod tests {
     #[test]
     fn a_failed_a_missing_and_an_unreported_case_are_all_named() {
         assert_eq!(
-            judge(&columns(), 2).unwrap_err().to_string(),
-            "5.10: 1 of 2 failed; 6.1: 1 of 2 ran; newest: it panicked"
+            judge(&columns(), 3).unwrap_err().to_string(),
+            "5.10: 1 of 3 failed; 5.10: 2 of 3 ran; 6.1: 2 of 3 ran; newest: it panicked"
         );
     }
 }

@@ -28,15 +28,12 @@ const TOOLS: &[&str] = &[
     "/usr/bin/dnsperf",
     "/usr/sbin/xtables-nft-multi",
     "/usr/sbin/xtables-legacy-multi",
+    "/usr/sbin/nft",
+    "/usr/sbin/ipvsadm",
 ];
 
 /// Programs a guest has if this machine does.
-const OPTIONAL_TOOLS: &[&str] = &[
-    "/sbin/ethtool",
-    "/usr/sbin/nft",
-    "/usr/sbin/ipset",
-    "/usr/sbin/ipvsadm",
-];
+const OPTIONAL_TOOLS: &[&str] = &["/sbin/ethtool", "/usr/sbin/ipset"];
 
 /// Names under which a program is called, beside its own.
 const LINKS: &[(&str, &str)] = &[

@@ -132,9 +132,11 @@ impl Opened {
             (true, Protocol::Udp) => "packet",
             (false, _) => "answer",
         };
-        if let Some(reason) = words::dropped(packet, &context.settings.drop_names) {
+        if let Some(reason) = words::dropped(packet, &context.settings.drop_names, context.insert) {
             let same = self.first.is_of(packet);
-            self.dropped.note(same, words::freed(what, &reason));
+            let suspect = context.suspect(packet);
+            self.dropped
+                .note(same, words::freed(what, &reason), suspect);
         }
     }
 
@@ -222,7 +224,7 @@ impl Opened {
 
     /// Nothing came; `otherwise` says so where nothing was seen that explains it.
     fn give_up(&mut self, otherwise: String, context: &mut Context<'_>) {
-        match (self.dropped.take(), self.protocol) {
+        match (self.dropped.take(context.counted), self.protocol) {
             (Some(cause), _) => self.fail(Outcome::Dropped, cause, context),
             (None, Protocol::Tcp) => self.fail(Outcome::Unanswered, otherwise, context),
             (None, Protocol::Udp) => {

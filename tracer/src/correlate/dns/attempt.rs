@@ -10,6 +10,7 @@ use super::{
         Context, SWEEP_EVERY,
         carried::Carried,
         dropped::Dropped,
+        inserts::Why,
         journey::Trail,
         message::{self, QuestionKey},
         nat::Ends,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::model::{
     Client, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SocketEnds,
-    trace::Unplaced,
+    insert::Clash, trace::Unplaced,
 };
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
@@ -86,6 +87,8 @@ pub(super) struct Attempt {
     pub(super) stranger: Option<IpAddr>,
     pub(super) dropped: Dropped,
     carried: Carried,
+    /// With another packet's conntrack entry, of the query's own.
+    clash: Option<Box<Clash>>,
     pub(super) ends: SocketEnds,
     /// The answer has come to where the query was sent; its row waits until it is read.
     arrived: bool,
@@ -115,6 +118,7 @@ impl Attempt {
             stranger: None,
             dropped: Dropped::default(),
             carried: Carried::new(seen.packet),
+            clash: None,
             ends: SocketEnds::default(),
             arrived: false,
             trail: Trail::new(context.settings.paths),
@@ -158,8 +162,15 @@ impl Attempt {
         }
     }
 
+    /// Takes what conntrack told the query.
+    pub(super) fn clashes(&mut self, insert: Option<&Why>) {
+        if let Some(Why::Clash(clash)) = insert {
+            self.clash.get_or_insert_with(|| clash.clone());
+        }
+    }
+
     /// An answer was dropped; one that had been seen will not arrive.
-    pub(super) fn answer_dropped(&mut self, packet: &Packet, cause: &str) {
+    pub(super) fn answer_dropped(&mut self, packet: &Packet, cause: &str, context: &Context<'_>) {
         if self.state == State::Done {
             return;
         }
@@ -168,7 +179,9 @@ impl Attempt {
         if same {
             self.answer = None;
         }
-        self.dropped.note(same, words::freed("answer", cause));
+        let suspect = context.suspect(packet);
+        self.dropped
+            .note(same, words::freed("answer", cause), suspect);
     }
 
     /// Lets time pass: an answer has arrived as far as it will, or the limit is reached. False
@@ -242,7 +255,7 @@ impl Attempt {
     }
 
     fn give_up(&mut self, context: &mut Context<'_>) {
-        let (outcome, cause) = match (self.dropped.take(), self.stranger) {
+        let (outcome, cause) = match (self.dropped.take(context.counted), self.stranger) {
             (dropped, _) if self.refused.is_some() => {
                 let error = self.refused.unwrap_or_default();
                 (
@@ -314,6 +327,7 @@ impl Attempt {
             latency: answer.map(|answer| answer.last - self.query.ktime),
             outcome,
             cause: None,
+            clash: self.clash.clone(),
             ends: self.ends,
             upstream: None,
             retry_of: self.retry_of,

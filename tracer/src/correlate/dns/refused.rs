@@ -59,7 +59,7 @@ impl DnsTable {
             return None;
         };
         let names = &context.settings.drop_names;
-        let cause = words::dropped(packet, names)?;
+        let cause = words::dropped(packet, names, context.insert)?;
         // The kernel's own reason, where it gives one, must not say otherwise.
         let name = names.reason(reason);
         let may_be = reason == 0 || matches!(&*name, "SOCKET_RCVBUFF" | "PROTO_MEM");

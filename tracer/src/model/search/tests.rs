@@ -24,6 +24,7 @@ fn query(name: &str, rcode: u16, seconds: i64) -> Dns {
         truncated: false,
         latency: Some(Duration::from_millis(1)),
         outcome: Outcome::Answered,
+        clash: None,
         cause: None,
         ends: SocketEnds::default(),
         upstream: None,

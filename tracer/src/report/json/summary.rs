@@ -16,6 +16,7 @@ use super::{
 use crate::{
     model::{
         Outcome, Trace,
+        conntrack::ConntrackTotals,
         stages::StageTotals,
         trace::{ConnectionTotals, DnsTotals, Latency},
     },
@@ -35,6 +36,7 @@ struct Summary<'a> {
     names: BTreeMap<&'static str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api: Option<ApiLine<'a>>,
+    conntrack: Vec<ConntrackSummary<'a>>,
     unplaced: Unplaced,
     lost: Lost,
     unseen: &'a [String],
@@ -57,6 +59,26 @@ struct DnsSummary<'a> {
     stages: Vec<StageSummary>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stopped: Vec<Stopped>,
+}
+
+/// A namespace's conntrack by its own statistics; counters are those of the trace's time.
+#[derive(Serialize)]
+struct ConntrackSummary<'a> {
+    netns: &'a str,
+    entries: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<u64>,
+    counted: BTreeMap<&'static str, u64>,
+}
+
+fn conntrack(totals: &ConntrackTotals) -> ConntrackSummary<'_> {
+    let ConntrackTotals { netns, table } = totals;
+    ConntrackSummary {
+        netns,
+        entries: table.entries,
+        max: table.max,
+        counted: table.counts.named().into(),
+    }
 }
 
 #[derive(Serialize)]
@@ -157,6 +179,7 @@ pub(in crate::report) fn summary(
             .map(|(source, &n)| (source.name(), n))
             .collect(),
         api: trace.api.as_ref().map(ApiLine::from),
+        conntrack: trace.conntrack.iter().map(conntrack).collect(),
         unplaced: Unplaced {
             malformed: unplaced.malformed,
             cut: unplaced.cut,

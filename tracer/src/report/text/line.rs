@@ -100,6 +100,9 @@ fn dns_line(
     if let Some(upstream) = &dns.upstream {
         upstream_words(upstream, out)?;
     }
+    if dns.clash.as_ref().is_some_and(|clash| clash.resolved) {
+        write!(out, ", conntrack clash resolved")?;
+    }
     let good = dns.outcome.is_good();
     tail(
         (!good).then_some(dns.serial),

@@ -12,6 +12,7 @@ use super::{Paint, line::about, path::step_name, short};
 use crate::{
     model::{
         Outcome, Protocol, ServicePortName, Source, Trace,
+        conntrack::ConntrackTotals,
         index::Standing,
         stages::StageTotals,
         trace::{ConnectionTotals, DnsTotals, Latency},
@@ -38,6 +39,9 @@ pub(in crate::report) fn summary(
     }
     for (key, totals) in &trace.connections {
         connection_totals(trace, *key, totals, paint, out)?;
+    }
+    for totals in trace.conntrack.iter().filter(|totals| totals.is_notable()) {
+        conntrack(totals, paint, out)?;
     }
     if trace.beyond > 0 {
         writeln!(
@@ -163,6 +167,25 @@ fn called(service: Option<&Arc<ServicePortName>>) -> impl Display {
         Some(name) => write!(f, "{name} "),
         None => Ok(()),
     })
+}
+
+/// What a namespace's conntrack counted, by its own statistics.
+fn conntrack(totals: &ConntrackTotals, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let table = &totals.table;
+    write!(
+        out,
+        "conntrack {}: {} entries",
+        paint.strong(&totals.netns),
+        table.entries
+    )?;
+    if let Some(max) = table.max {
+        write!(out, " of {max}")?;
+    }
+    let named = table.counts.named().map(|(name, count)| (count, name));
+    match counts(&named) {
+        Some(counted) => writeln!(out, "; counted {counted}"),
+        None => writeln!(out),
+    }
 }
 
 fn bad_outcomes(

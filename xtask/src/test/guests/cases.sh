@@ -1,10 +1,16 @@
-# Runs one case: its name, then the command that passes when the case does.
+# Runs one case: its name, then the command that passes when the case does. One that passes and says
+# why this kernel cannot show it has shown nothing.
 case_() {
-    local name=$1 verdict=ok start=$EPOCHREALTIME
+    local name=$1 verdict=ok start=$EPOCHREALTIME why=
     shift
-    "$@" >/tmp/case.log 2>&1 </dev/null || { verdict=failed; cat /tmp/case.log; }
+    if ! "$@" >/tmp/case.log 2>&1 </dev/null; then
+        verdict=failed
+        cat /tmp/case.log
+    elif why=$(grep -o 'cannot: .*' /tmp/case.log); then
+        verdict=cannot
+    fi
     local tenths=$(( (${EPOCHREALTIME/./} - ${start/./}) / 100000 ))
-    echo "xtask-case $verdict $((tenths / 10)).$((tenths % 10)) $name"
+    echo "xtask-case $verdict $((tenths / 10)).$((tenths % 10)) $name ${why#cannot: }"
 }
 
 # One test of a binary. libtest is content when no test has the name, hence the second look.
