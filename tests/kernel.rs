@@ -25,6 +25,7 @@ mod kernel {
 
     mod command;
     mod load;
+    mod rules;
     mod sockets;
     mod virtio;
 }

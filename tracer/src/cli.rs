@@ -36,6 +36,9 @@ pub enum Command {
     Trace(TraceArgs),
     /// Count what the kernel drops on this node, by reason, place, namespace and service
     Drops(DropsArgs),
+    /// Walk a packet through this node's live rules, by evaluating them: each rule it meets, and
+    /// what becomes of it
+    Verify(VerifyArgs),
     /// Build a small network of namespaces, send traffic through it, some broken on purpose, and trace it
     Lab(LabArgs),
     /// Print what completes this program's commands and options in a shell
@@ -206,6 +209,23 @@ pub struct DoctorArgs {
     /// Where the node's files are; another directory than / is judged by its files alone
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
+}
+
+/// What `tracer verify` takes.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Who sends: an address, or `node` for this node itself
+    #[arg(long, value_name = "WHO")]
+    pub from: String,
+    /// To whom: a Service's port as shop/web:80, or an address and port
+    #[arg(long, value_name = "WHOM")]
+    pub to: String,
+    /// By UDP; else by TCP
+    #[arg(long)]
+    pub udp: bool,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// What `tracer lab` takes: all that `trace` does, and what concerns the lab.

@@ -18,6 +18,9 @@ pub mod probes;
 pub mod cluster;
 pub mod correlate;
 pub mod node;
+pub mod rules;
+pub mod verify;
+
 pub mod report;
 
 pub mod doctor;

@@ -27,6 +27,7 @@ pub mod stages;
 pub mod tally;
 pub mod trace;
 pub mod upstream;
+pub mod walk;
 pub mod worst;
 
 pub use asked::{ServiceName, ServicePortName, Via};

@@ -16,7 +16,7 @@ use std::io::{self, Write};
 
 use self::section::Section;
 pub use self::whole::Whole;
-use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops};
+use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops, walk::Walk};
 
 /// How output looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +164,17 @@ pub fn drops_summary(
     match format {
         Format::Text { colour } => text::drops_summary(summary, colour, out),
         Format::Json => json::drops_summary(summary, out),
+    }
+}
+
+/// Writes what the rules make of one packet.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn walk(format: Format, walk: &Walk, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::walk(walk, colour, out),
+        Format::Json => json::walk(walk, out),
     }
 }
 

@@ -10,8 +10,9 @@ mod ending;
 mod filter;
 mod names;
 mod shown;
+mod verify;
 
-pub use self::{doctor::doctor, drops::drops};
+pub use self::{doctor::doctor, drops::drops, verify::verify};
 
 use std::{
     env,

@@ -10,6 +10,7 @@ mod named;
 mod section;
 mod summary;
 mod upstream;
+mod verify;
 
 use std::{
     borrow::Cow,
@@ -31,6 +32,7 @@ pub(super) use self::{
     drops::{drops, drops_summary},
     section::section,
     summary::summary,
+    verify::walk,
 };
 use super::names::{qtype_name, rcode_name};
 use crate::model::{Connection, Dns, Named, Row, WallNs};

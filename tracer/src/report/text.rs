@@ -5,6 +5,7 @@ mod line;
 mod path;
 mod section;
 mod summary;
+mod verify;
 
 use std::{
     fmt::{self, Display},
@@ -16,6 +17,7 @@ pub(super) use self::{
     line::row,
     section::section,
     summary::summary,
+    verify::walk,
 };
 
 /// ANSI colours (ECMA-48, 8.3.117), or nothing.

@@ -1,0 +1,116 @@
+//! A packet's way through the rules, for people: rules in their order, then what becomes of it.
+
+use std::io::{self, Write};
+
+use super::Paint;
+use crate::model::walk::{Walk, WalkStep, Way, WayEnd};
+
+/// Further ways are counted, not shown rule by rule.
+const SHOWN: usize = 3;
+
+pub(in crate::report) fn walk(walk: &Walk, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let paint = Paint(colour);
+    head(walk, paint, out)?;
+    steps(&walk.steps, "  ", paint, out)?;
+    if walk.ways.len() > 1 {
+        writeln!(out, "then one of {}:", walk.ways.len())?;
+    }
+    for (index, way) in walk.ways.iter().enumerate() {
+        outcome(way, paint, out)?;
+        if index < SHOWN {
+            steps(&way.steps, "      ", paint, out)?;
+        }
+    }
+    for rule in &walk.unknown {
+        writeln!(out, "unknown because of {rule}")?;
+    }
+    Ok(())
+}
+
+fn head(walk: &Walk, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let named = |name: &Option<String>| match name {
+        Some(name) => format!(" ({name})"),
+        None => String::new(),
+    };
+    let from = match &walk.device {
+        Some(device) if !device.is_empty() => format!(", in by {device}"),
+        Some(_) => ", in by an unknown device".to_owned(),
+        None => ", from this node".to_owned(),
+    };
+    let line = format!(
+        "{} {}{} to {}{}{from}",
+        walk.protocol.name(),
+        walk.source.ip(),
+        named(&walk.client),
+        walk.destination,
+        named(&walk.service),
+    );
+    writeln!(out, "{}", paint.strong(&line))
+}
+
+/// Each hook and chain is named where it begins.
+fn steps(steps: &[WalkStep], indent: &str, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let mut place = ("", "", "");
+    for step in steps {
+        let here = (step.hook, step.table.as_str(), step.chain.as_str());
+        if here != place {
+            let title = format!("{} {} {}", step.hook, step.table, step.chain);
+            let service = match &step.service {
+                Some(service) => format!("  ({service})"),
+                None => String::new(),
+            };
+            writeln!(out, "{indent}{}{service}", paint.dim(&title))?;
+            place = here;
+        }
+        let chance = match step.chance {
+            Some(chance) if chance < 1.0 => format!("  [{:.1} %]", chance * 100.0),
+            Some(_) => String::new(),
+            None => "  [unknown]".to_owned(),
+        };
+        writeln!(out, "{indent}  {}{chance}", step.rule)?;
+    }
+    Ok(())
+}
+
+fn outcome(way: &Way, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let share = share(way.low, way.high);
+    let detail = if way.detail.is_empty() {
+        String::new()
+    } else if way.end == WayEnd::Sent {
+        format!(" by {}", way.detail)
+    } else {
+        format!(" ({})", way.detail)
+    };
+    let to = if way.end.arrives() {
+        format!(" to {}", way.destination)
+    } else {
+        String::new()
+    };
+    let source = match (&way.source, way.end.arrives()) {
+        (Some(source), _) => format!(", source {source}"),
+        (None, true) => ", source kept".to_owned(),
+        (None, false) => String::new(),
+    };
+    let affinity = way.affinity.map_or(String::new(), |time| {
+        format!(", this client stays there {} s", time.as_secs())
+    });
+    let by = match &way.by {
+        Some(by) => format!(" by {by}"),
+        None => String::new(),
+    };
+    let words = format!("{}{detail}{to}{source}{affinity}{by}", way.end.name());
+    if way.end.arrives() {
+        writeln!(out, "  {share:>7}  {words}")
+    } else {
+        writeln!(out, "  {share:>7}  {}", paint.bad(&words))
+    }
+}
+
+/// `33.3 %`, or `0–50 %` where a rule is not understood.
+fn share(low: f64, high: f64) -> String {
+    if (high - low).abs() < 1e-6 {
+        format!("{:.1} %", high * 100.0)
+    } else {
+        format!("{:.0}–{:.0} %", low * 100.0, high * 100.0)
+    }
+}

@@ -1,0 +1,148 @@
+//! `judge`: what becomes of one packet, the first of its connection, from a client that no rule
+//! remembers: every rule in its way is evaluated, in the kernel's order.
+//!
+//! Where chance decides, all ways are walked and weighed. Where a rule is not understood, both
+//! ways are walked too; if they differ, the rule is named as what the answer hangs on.
+
+mod fields;
+mod machine;
+mod matches;
+mod nat;
+mod order;
+mod sets;
+mod spread;
+mod state;
+mod walk;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use spread::{Branch, Spread};
+
+use self::{state::State, walk::Walker};
+use super::{Hook, Host, RejectKind, Rule, Ruleset};
+use crate::model::cluster::PortProtocol;
+
+/// A packet that opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Packet {
+    /// From whom.
+    pub source: SocketAddr,
+    /// To whom, before any translation.
+    pub destination: SocketAddr,
+    /// By which protocol.
+    pub protocol: PortProtocol,
+}
+
+/// Where a packet comes into this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A program here sends it.
+    Host,
+    /// It comes by this device.
+    Device(Arc<str>),
+}
+
+/// Which rule, by indices into a `Ruleset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleAt {
+    /// Table.
+    pub table: u32,
+    /// Chain in the table.
+    pub chain: u32,
+    /// Rule in the chain; its length for the chain's policy.
+    pub rule: u32,
+}
+
+impl RuleAt {
+    /// The rule; `None` for a chain's policy.
+    pub fn rule(self, ruleset: &Ruleset) -> Option<&Rule> {
+        let table = ruleset.tables.get(self.table as usize)?;
+        let chain = table.chains.get(self.chain as usize)?;
+        chain.rules.get(self.rule as usize)
+    }
+}
+
+/// How a packet's way through this namespace ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Ending {
+    /// A socket here may have it.
+    Delivered,
+    /// It is sent by this device.
+    Sent(Arc<str>),
+    /// A rule or a policy drops it.
+    Dropped,
+    /// A rule refuses it.
+    Rejected(RejectKind),
+    /// A program decides.
+    Queued,
+    /// There is no route to where it goes.
+    NoRoute,
+    /// It is to pass through, and this host does not forward.
+    NotForwarded,
+    /// It has a loopback address where none may be (without `route_localnet`).
+    Martian,
+    /// What a rule does could not be told at all.
+    Unknown,
+}
+
+/// What becomes of the source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceChange {
+    /// It stays.
+    Kept,
+    /// It becomes this host's.
+    Masqueraded {
+        /// With a port drawn at random (`--random-fully`).
+        random: bool,
+    },
+    /// It becomes this one.
+    Translated(std::net::IpAddr),
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Outcome {
+    /// How its way ends.
+    pub ending: Ending,
+    /// Where it goes then.
+    pub destination: SocketAddr,
+    /// From whom it then is.
+    pub source: SourceChange,
+    /// How long the client stays with this backend; `None` without affinity.
+    pub affinity: Option<Duration>,
+    /// Its mark at the end.
+    pub mark: u32,
+}
+
+/// A rule in a packet's way that held, and what it said of the way on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Which.
+    pub at: RuleAt,
+    /// Where in the packet's way.
+    pub hook: Hook,
+    /// With what probability it held; `None` when that cannot be told.
+    pub chance: Option<f64>,
+}
+
+impl Ruleset {
+    /// Walks `packet` from `origin`. `traced` keeps the rules in its way.
+    pub fn judge(&self, host: &Host, packet: Packet, origin: Origin, traced: bool) -> Spread {
+        self.judges(host).judge(packet, origin, traced)
+    }
+
+    /// What many packets can be judged with.
+    pub fn judges<'a>(&'a self, host: &'a Host) -> Judge<'a> {
+        Judge(Walker::new(self, host))
+    }
+}
+
+/// Judges packets by one set of rules.
+pub struct Judge<'a>(Walker<'a>);
+
+impl Judge<'_> {
+    /// Walks `packet` from `origin`. `traced` keeps the rules in its way.
+    pub fn judge(&self, packet: Packet, origin: Origin, traced: bool) -> Spread {
+        self.0.walk(State::new(packet, origin, traced))
+    }
+}

@@ -1,0 +1,323 @@
+//! Which Services the rules themselves tell of: kube-proxy's chains and comments name them. For
+//! names where no API server answers. Reads, does not judge.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{
+    Backend, Base, Chain, ChainId, CompareOp, Element, Expression, Match, NatKind, Rule, Ruleset,
+    Table, Target, Value, Verdict, xt::NatTarget,
+};
+use crate::model::cluster::PortProtocol;
+
+/// How a Service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Front {
+    /// At one of its addresses.
+    Address(IpAddr),
+    /// At this node's addresses.
+    NodePort,
+}
+
+/// A port of a Service, as the rules have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleService {
+    /// `NAMESPACE/NAME:PORT`, or `NAMESPACE/NAME` for a port without a name; `None` when the rules
+    /// do not name it (kube-proxy leaves comments out in large clusters).
+    pub name: Option<Arc<str>>,
+    /// At which address.
+    pub front: Front,
+    /// At which port.
+    pub port: u16,
+    /// By which protocol.
+    pub protocol: PortProtocol,
+    /// Where it leads to, in no order; empty when it refuses or drops.
+    pub backends: Vec<SocketAddr>,
+    /// The table that says so.
+    pub backend: Backend,
+}
+
+impl Ruleset {
+    /// The ports of Services that kube-proxy's rules tell of, from any of its modes that are in
+    /// these rules.
+    pub fn services(&self) -> Vec<RuleService> {
+        let mut services = Vec::new();
+        for table in &self.tables {
+            match (table.backend, &*table.name) {
+                (Backend::Nftables, "kube-proxy") => of_maps(table, &mut services),
+                (Backend::IptablesNft | Backend::IptablesLegacy, "nat" | "filter") => {
+                    of_chains(table, &mut services);
+                }
+                _ => {}
+            }
+        }
+        services
+    }
+}
+
+/// The maps of nftables mode: elements `ADDRESS . PROTOCOL . PORT : goto CHAIN`.
+fn of_maps(table: &Table, services: &mut Vec<RuleService>) {
+    const MAPS: [&str; 4] = [
+        "service-ips",
+        "service-nodeports",
+        "no-endpoint-services",
+        "no-endpoint-nodeports",
+    ];
+    for set in &table.sets {
+        if !MAPS.contains(&&*set.name) {
+            continue;
+        }
+        for element in &set.elements {
+            services.extend(of_element(table, element));
+        }
+    }
+}
+
+fn of_element(table: &Table, element: &Element) -> Option<RuleService> {
+    let (front, rest) = match element.low.len() {
+        8 => (Front::NodePort, &element.low[..]),
+        12 => {
+            let octets: [u8; 4] = *element.low.first_chunk()?;
+            (Front::Address(octets.into()), &element.low[4..])
+        }
+        24 => {
+            let octets: [u8; 16] = *element.low.first_chunk()?;
+            (Front::Address(octets.into()), &element.low[16..])
+        }
+        _ => return None,
+    };
+    let chain = match element.value {
+        Value::Verdict(Verdict::Goto(id) | Verdict::Jump(id)) => table.chains.get(id.0 as usize),
+        _ => None,
+    };
+    let mut backends = BTreeSet::new();
+    if let Some(chain) = chain {
+        destinations(table, chain, 0, &mut backends);
+    }
+    Some(RuleService {
+        name: chain
+            .and_then(|chain| name_of_chain(&chain.name))
+            .or_else(|| element.comment.as_deref().map(Into::into)),
+        front,
+        port: u16::from_be_bytes(*rest.get(4..)?.first_chunk()?),
+        protocol: protocol(*rest.first()?)?,
+        backends: backends.into_iter().collect(),
+        backend: table.backend,
+    })
+}
+
+/// `service-ULMVA6XW-shop/web/tcp/http`, and others with a hash, name a Service's port.
+pub fn name_of_chain(chain: &str) -> Option<Arc<str>> {
+    let (_, rest) = chain.split_once('-')?;
+    let (_hash, rest) = rest.split_once('-')?;
+    let rest = rest.split("__").next()?;
+    let mut parts = rest.split('/');
+    let (namespace, name, _protocol) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(match parts.next().filter(|port| !port.is_empty()) {
+        Some(port) => format!("{namespace}/{name}:{port}").into(),
+        None => format!("{namespace}/{name}").into(),
+    })
+}
+
+/// The chains of iptables mode in which each rule is for one address or port of a Service.
+fn of_chains(table: &Table, services: &mut Vec<RuleService>) {
+    const CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"];
+    for name in CHAINS {
+        let rules = table.chain(name).map_or(&[][..], |chain| &chain.rules);
+        services.extend(rules.iter().filter_map(|rule| of_rule(table, rule)));
+    }
+}
+
+fn of_rule(table: &Table, rule: &Rule) -> Option<RuleService> {
+    let fits = Fits::of(rule);
+    let chain = rule
+        .expressions
+        .iter()
+        .find_map(|expression| match expression {
+            Expression::Verdict(Verdict::Jump(id) | Verdict::Goto(id)) => {
+                table.chains.get(id.0 as usize)
+            }
+            _ => None,
+        });
+    // Those that lead to no chain refuse or drop.
+    let refuses = rule.expressions.iter().any(|expression| {
+        matches!(expression, Expression::Verdict(Verdict::Drop))
+            || matches!(expression, Expression::Target(target) if matches!(**target, Target::Reject(_)))
+    });
+    if chain.is_none() && !refuses || chain.is_some_and(|chain| !is_of_service(&chain.name)) {
+        return None;
+    }
+    let mut backends = BTreeSet::new();
+    if let Some(chain) = chain {
+        destinations(table, chain, 0, &mut backends);
+    }
+    let name = rule.comment().and_then(|comment| comment.split(' ').next());
+    Some(RuleService {
+        name: name.filter(|name| name.contains('/')).map(Into::into),
+        front: fits.address.map_or(Front::NodePort, Front::Address),
+        port: fits.port?,
+        protocol: fits.protocol?,
+        backends: backends.into_iter().collect(),
+        backend: table.backend,
+    })
+}
+
+fn is_of_service(chain: &str) -> bool {
+    const PREFIXES: [&str; 5] = [
+        "KUBE-SVC-",
+        "KUBE-EXT-",
+        "KUBE-SVL-",
+        "KUBE-XLB-",
+        "KUBE-FW-",
+    ];
+    PREFIXES.iter().any(|prefix| chain.starts_with(prefix))
+}
+
+/// The destination that a rule asks for.
+#[derive(Default)]
+struct Fits {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+    protocol: Option<PortProtocol>,
+}
+
+impl Fits {
+    fn of(rule: &Rule) -> Self {
+        let mut fits = Self::default();
+        let mut place = None;
+        for expression in &rule.expressions {
+            match expression {
+                Expression::Payload { base, offset, .. } => place = Some((*base, *offset)),
+                // NFT_META_L4PROTO
+                Expression::Meta { key: 16, .. } => place = Some((Base::Link, 0)),
+                Expression::Compare {
+                    op: CompareOp::Equal,
+                    with,
+                    ..
+                } => match (place, with.len()) {
+                    (Some((Base::Network, 16)), 4) => {
+                        let octets = with.first_chunk::<4>();
+                        fits.address = octets.map(|octets| IpAddr::from(*octets));
+                    }
+                    (Some((Base::Network, 24)), 16) => {
+                        let octets = with.first_chunk::<16>();
+                        fits.address = octets.map(|octets| IpAddr::from(*octets));
+                    }
+                    (Some((Base::Transport, 2)), 2) => {
+                        fits.port = with.first_chunk().map(|port| u16::from_be_bytes(*port));
+                    }
+                    (Some((Base::Link, 0)), _) => {
+                        fits.protocol = with.first().and_then(|number| protocol(*number));
+                    }
+                    _ => {}
+                },
+                Expression::Match(found) => {
+                    if let Match::Tcp { destination, .. } | Match::Udp { destination, .. } =
+                        &**found
+                        && destination.first == destination.last
+                    {
+                        fits.port = Some(destination.first);
+                    }
+                }
+                _ => {}
+            }
+        }
+        fits
+    }
+}
+
+fn protocol(number: u8) -> Option<PortProtocol> {
+    Some(match number {
+        6 => PortProtocol::Tcp,
+        17 => PortProtocol::Udp,
+        132 => PortProtocol::Sctp,
+        _ => return None,
+    })
+}
+
+/// Deeper than kube-proxy's chains lie in one another.
+const DEEPEST: usize = 6;
+
+/// Destinations that a chain and those behind it translate to.
+fn destinations(table: &Table, chain: &Chain, depth: usize, found: &mut BTreeSet<SocketAddr>) {
+    if depth > DEEPEST {
+        return;
+    }
+    let follow = |id: ChainId, found: &mut BTreeSet<SocketAddr>| {
+        if let Some(chain) = table.chains.get(id.0 as usize) {
+            destinations(table, chain, depth + 1, found);
+        }
+    };
+    for rule in &chain.rules {
+        let mut constants: Vec<&[u8]> = Vec::new();
+        let mut mapped: Vec<&[u8]> = Vec::new();
+        for expression in &rule.expressions {
+            match expression {
+                Expression::Verdict(Verdict::Jump(id) | Verdict::Goto(id)) => follow(*id, found),
+                Expression::Immediate { value, .. } => constants.push(value),
+                Expression::Lookup { set, .. } => {
+                    let elements = table.sets.get(set.0 as usize).map(|set| &set.elements);
+                    for element in elements.into_iter().flatten() {
+                        match &element.value {
+                            Value::Verdict(Verdict::Jump(id) | Verdict::Goto(id)) => {
+                                follow(*id, found);
+                            }
+                            Value::Data(data) => mapped.push(data),
+                            _ => {}
+                        }
+                    }
+                }
+                Expression::Nat {
+                    kind: NatKind::Destination,
+                    ..
+                } => {
+                    found.extend(mapped.iter().filter_map(|data| address_and_port(data)));
+                    found.extend(address_and_port(&constants.concat()));
+                }
+                Expression::Target(target) => {
+                    if let Target::Nat(nat) = &**target
+                        && nat.target == NatTarget::Dnat
+                        && let (Some((address, _)), Some((port, _))) = (nat.addresses, nat.ports)
+                    {
+                        found.insert(SocketAddr::new(address, port));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// An address, and a port behind it.
+fn address_and_port(bytes: &[u8]) -> Option<SocketAddr> {
+    let (address, rest): (IpAddr, _) = match bytes.len() {
+        6 | 8 => ((*bytes.first_chunk::<4>()?).into(), &bytes[4..]),
+        18 | 20 => ((*bytes.first_chunk::<16>()?).into(), &bytes[16..]),
+        _ => return None,
+    };
+    let port = u16::from_be_bytes(*rest.first_chunk()?);
+    Some(SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_of_nftables_mode_name_their_service() {
+        let name = |chain: &str| name_of_chain(chain).map(|name| name.to_string());
+        assert_eq!(
+            name("service-ULMVA6XW-ns1/svc1/tcp/p80"),
+            Some("ns1/svc1:p80".to_owned())
+        );
+        assert_eq!(
+            name("endpoint-GTK6MW7G-ns5/svc5/tcp/p80__10.180.0.3/80"),
+            Some("ns5/svc5:p80".to_owned())
+        );
+        assert_eq!(name("service-ABCDEFGH-a/b/udp/"), Some("a/b".to_owned()));
+        assert_eq!(name("reject-chain"), None);
+    }
+}

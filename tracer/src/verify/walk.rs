@@ -1,0 +1,167 @@
+//! One packet's way through the rules, put into words.
+
+use std::collections::HashMap;
+
+use super::Ask;
+use crate::{
+    model::walk::{Walk, WalkStep, Way, WayEnd},
+    rules::{
+        Branch, Ending, Host, Origin, RejectKind, RuleAt, Ruleset, SourceChange, Step,
+        name_of_chain,
+    },
+};
+
+/// Walks the packet of `ask`.
+pub fn walk(ruleset: &Ruleset, host: &Host, ask: &Ask) -> Walk {
+    let spread = ruleset.judge(host, ask.packet, ask.origin.clone(), true);
+    let mut branches = spread.branches;
+    branches.sort_by(|a, b| {
+        b.high
+            .total_cmp(&a.high)
+            .then_with(|| a.outcome.cmp(&b.outcome))
+    });
+    let ways: Vec<Vec<Step>> = branches.iter().map(Branch::steps).collect();
+    let common = common(&ways);
+    let mut namer = Namer::new(ruleset);
+    let steps = ways.first().map_or(&[][..], |way| &way[..common]);
+    Walk {
+        protocol: ask.packet.protocol,
+        source: ask.packet.source,
+        client: ask.client.clone(),
+        destination: ask.packet.destination,
+        service: ask.service.clone(),
+        device: match &ask.origin {
+            Origin::Host => None,
+            Origin::Device(device) => Some(device.to_string()),
+        },
+        steps: steps.iter().map(|step| namer.step(step)).collect(),
+        ways: branches
+            .iter()
+            .zip(&ways)
+            .map(|(branch, steps)| way(branch, &steps[common..], &mut namer))
+            .collect(),
+        unknown: spread.unknown.iter().map(|at| namer.full(*at)).collect(),
+    }
+}
+
+/// How many steps all ways begin with.
+fn common(ways: &[Vec<Step>]) -> usize {
+    let Some((first, others)) = ways.split_first() else {
+        return 0;
+    };
+    (0..first.len())
+        .find(|index| {
+            others
+                .iter()
+                .any(|way| way.get(*index) != first.get(*index))
+        })
+        .unwrap_or(first.len())
+}
+
+fn way(branch: &Branch, steps: &[Step], namer: &mut Namer<'_>) -> Way {
+    let outcome = &branch.outcome;
+    let (end, detail) = match &outcome.ending {
+        Ending::Delivered => (WayEnd::Delivered, String::new()),
+        Ending::Sent(device) => (WayEnd::Sent, device.to_string()),
+        Ending::Dropped => (WayEnd::Dropped, String::new()),
+        Ending::Rejected(kind) => (
+            WayEnd::Rejected,
+            refusal(*kind, outcome.destination.is_ipv4()),
+        ),
+        Ending::Queued => (WayEnd::Queued, String::new()),
+        Ending::NoRoute => (WayEnd::NoRoute, String::new()),
+        Ending::NotForwarded => (WayEnd::NotForwarded, String::new()),
+        Ending::Martian => (WayEnd::Martian, String::new()),
+        Ending::Unknown => (WayEnd::Unknown, String::new()),
+    };
+    Way {
+        low: branch.low,
+        high: branch.high,
+        end,
+        detail,
+        destination: outcome.destination,
+        source: match outcome.source {
+            SourceChange::Kept => None,
+            SourceChange::Masqueraded { .. } => Some("masqueraded".to_owned()),
+            SourceChange::Translated(to) => Some(format!("translated to {to}")),
+        },
+        affinity: outcome.affinity,
+        steps: steps.iter().map(|step| namer.step(step)).collect(),
+        by: branch.by.map(|at| namer.full(at)),
+    }
+}
+
+/// What a client gets, in words.
+pub(super) fn refusal(kind: RejectKind, v4: bool) -> String {
+    match kind {
+        RejectKind::TcpReset => "TCP reset".to_owned(),
+        RejectKind::Icmp(code) | RejectKind::Icmpx(code) => {
+            // RFC 792 and RFC 1812; RFC 4443.
+            let words = match (code, v4) {
+                (0, true) => "network unreachable",
+                (1, true) | (3, false) => "host unreachable",
+                (2, true) => "protocol unreachable",
+                (3, true) | (4, false) => "port unreachable",
+                (0, false) => "no route",
+                (9 | 10 | 13, true) | (1, false) => "administratively prohibited",
+                _ => "unreachable",
+            };
+            format!("ICMP {words}")
+        }
+    }
+}
+
+/// Says what rules are.
+pub(super) struct Namer<'a> {
+    ruleset: &'a Ruleset,
+    /// Services' ports by table and chain, from comments.
+    commented: HashMap<(u32, u32), String>,
+}
+
+impl<'a> Namer<'a> {
+    pub(super) fn new(ruleset: &'a Ruleset) -> Self {
+        Self {
+            ruleset,
+            commented: HashMap::new(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) -> WalkStep {
+        let place = self.ruleset.place(step.at);
+        WalkStep {
+            hook: step.hook.name(),
+            table: place.map_or(String::new(), |(table, _)| table.to_string()),
+            chain: place.map_or(String::new(), |(_, chain)| chain.name.to_string()),
+            rule: self.ruleset.text(step.at),
+            service: self.service(step.at),
+            chance: step.chance,
+        }
+    }
+
+    /// `ip filter FORWARD: TEXT`
+    pub(super) fn full(&self, at: RuleAt) -> String {
+        let Some((table, chain)) = self.ruleset.place(at) else {
+            return String::new();
+        };
+        format!("{table} {}: {}", chain.name, self.ruleset.text(at))
+    }
+
+    /// The Service's port that a rule serves: its chain's name says so, or a comment.
+    fn service(&mut self, at: RuleAt) -> Option<String> {
+        let (_, chain) = self.ruleset.place(at)?;
+        if let Some(name) = name_of_chain(&chain.name).filter(|name| name.contains('/')) {
+            return Some(name.to_string());
+        }
+        let of_rule = |at: RuleAt| {
+            let comment = at.rule(self.ruleset)?.comment()?;
+            let name = comment.split(' ').next()?;
+            let named = name.contains('/') && !name.starts_with("kubernetes");
+            named.then(|| name.to_owned())
+        };
+        if let Some(name) = of_rule(at) {
+            self.commented.insert((at.table, at.chain), name.clone());
+            return Some(name);
+        }
+        self.commented.get(&(at.table, at.chain)).cloned()
+    }
+}
