@@ -18,9 +18,11 @@ mod kernel {
     mod broken;
     mod drops;
     mod faults;
+    mod healthy;
     mod ipvs;
     mod lies;
     mod races;
+    mod stopped;
     mod wire;
 
     mod command;

@@ -1,6 +1,5 @@
 //! The way of packets, stage by stage, as real devices show it.
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,8 +7,8 @@ use tracer::lab::services::{CLIENT1, WEB};
 use tracer::lab::{Lab, Lie};
 
 use crate::support::client::{get, inside};
-use crate::support::trace::{Traced, Tracer};
-use crate::support::{LyingDns, client_and_server, dig, lab, program};
+use crate::support::trace::{Traced, Tracer, text_of};
+use crate::support::{LyingDns, client_and_server, dig, lab};
 
 /// What is traced of one exchange that `client` makes in the lab.
 fn traced(lab: &Lab, client: impl FnOnce(&str)) -> Traced {
@@ -163,17 +162,10 @@ fn a_slow_server_is_the_stage_that_took_the_time() {
 fn the_slow_stage_has_the_longest_bar() {
     let (_topology, client, server) = client_and_server("bar");
     let _server = LyingDns::start(&server, "192.0.2.2:5431", Lie::Late, &["--delay-ms", "300"]);
-    let tracer = Command::new(program())
-        .args(["trace", "--path", "--dns-port", "5431", "--netns", &client])
-        .args(["--dns", "--for", "3s"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program was built");
-    std::thread::sleep(Duration::from_millis(1500));
-    dig(&client, "-p 5431 @192.0.2.2 host1.lab.test");
-    let output = tracer.wait_with_output().expect("it is our child");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = format!("--path --dns --dns-port 5431 --netns {client} --for 2s");
+    let text = text_of(&words, || {
+        dig(&client, "-p 5431 @192.0.2.2 host1.lab.test");
+    });
     let bar = |line: &&str| line.matches('█').count();
     let longest = text.lines().max_by_key(bar).expect("it says something");
     assert!(longest.contains("backend") && bar(&longest) >= 18, "{text}");

@@ -209,6 +209,31 @@ pub(crate) fn without_code(brief: &str) -> String {
     format!("{before}{}", &code[end..])
 }
 
+/// What `tracer trace WORDS` prints as text, where `work` is done once it traces; WORDS say for how long.
+pub(crate) fn text_of(words: &str, work: impl FnOnce()) -> String {
+    let mut child = Command::new(program())
+        .arg("trace")
+        .args(words.split_whitespace())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built");
+    let log = lines_of(child.stderr.take().expect("stderr is a pipe"));
+    let is_ready = || {
+        log.recv_timeout(PATIENCE)
+            .is_ok_and(|line| line == "tracing")
+    };
+    let ready = is_ready();
+    if ready {
+        work();
+    } else {
+        drop(child.kill());
+    }
+    let output = child.wait_with_output().expect("it is our child");
+    assert!(ready, "it does not start");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// An address of a row; `None` when the row has none there.
 pub(crate) fn address(end: &Value) -> Option<SocketAddr> {
     let ip: IpAddr = end["ip"].as_str()?.parse().ok()?;

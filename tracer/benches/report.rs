@@ -39,6 +39,7 @@ fn row(serial: u64) -> Row {
         outcome: Outcome::Answered,
         cause: None,
         clash: None,
+        stopped: None,
         ends: SocketEnds::default(),
         upstream: None,
         retry_of: None,

@@ -12,6 +12,7 @@ mod dns;
 mod dropped;
 mod inserts;
 mod journey;
+mod last;
 mod nat;
 mod once;
 mod quote;
@@ -21,6 +22,10 @@ mod words;
 
 #[cfg(test)]
 mod scenario;
+#[cfg(test)]
+mod sound_tests;
+#[cfg(test)]
+mod stopped_tests;
 #[cfg(test)]
 mod tests;
 
@@ -110,6 +115,8 @@ struct Register {
     /// What conntrack told the packet at hand.
     insert: Option<Why>,
     counted: Counted,
+    /// When it was last told that something was lost.
+    lost: Option<KtimeNs>,
 }
 
 impl Register {
@@ -119,6 +126,7 @@ impl Register {
             clocks: self.clocks,
             insert: self.insert.as_ref(),
             counted: &self.counted,
+            lost: self.lost,
             serial: &mut self.serial,
             rows,
         }
@@ -131,6 +139,7 @@ struct Context<'a> {
     clocks: Clocks,
     insert: Option<&'a Why>,
     counted: &'a Counted,
+    lost: Option<KtimeNs>,
     serial: &'a mut u64,
     rows: &'a mut Vec<Row>,
 }
@@ -144,6 +153,11 @@ impl Context<'_> {
     fn next_serial(&mut self) -> u64 {
         *self.serial += 1;
         *self.serial
+    }
+
+    /// Whether something of what happened since `ktime` was lost, as far as is known by now.
+    fn is_lossy(&self, ktime: KtimeNs) -> bool {
+        self.lost.is_some_and(|lost| lost >= ktime)
     }
 }
 
@@ -181,6 +195,7 @@ impl Correlator {
                 serial: 0,
                 insert: None,
                 counted: Counted::default(),
+                lost: None,
             },
         }
     }
@@ -195,7 +210,8 @@ impl Correlator {
             }
             Event::Fact(Fact::Insert(insert)) => self.inserts.note(insert),
             Event::Fact(Fact::Socket(socket)) => {
-                self.connections.socket(socket);
+                self.connections
+                    .socket(socket, &mut self.register.open(rows));
             }
             Event::Fact(Fact::SocketIo(io)) => {
                 self.dns.socket(io, &mut self.register.open(rows));
@@ -208,7 +224,12 @@ impl Correlator {
                 }
             }
             Event::Counted(change) => self.register.counted.note(*change),
-            Event::Loss(losses) => self.losses.add(&losses),
+            Event::Loss(losses) => {
+                self.losses.add(&losses);
+                if losses.total() > 0 {
+                    self.register.lost = Some(self.register.clocks.ktime);
+                }
+            }
             Event::Symbol { location, name } => {
                 let symbols = &mut self.register.settings.drop_names.symbols;
                 symbols.insert(location, name.to_owned());

@@ -24,6 +24,7 @@ pub mod selector;
 pub mod series;
 pub mod spread;
 pub mod stages;
+pub mod stopped;
 pub mod tally;
 pub mod trace;
 pub mod upstream;

@@ -15,7 +15,7 @@ mod symbols;
 use std::{path::Path, sync::Arc};
 
 use crate::model::{
-    Asked, Journey, KtimeNs, Named, NetnsInode, Row, Site,
+    Asked, KtimeNs, Named, NetnsInode, Row, Site,
     conntrack::{ConntrackChange, ConntrackTotals},
 };
 
@@ -114,13 +114,16 @@ impl Node {
         }
     }
 
-    /// The names of all that a journey passes, each once.
-    pub fn sites(&mut self, journey: &Journey) -> Vec<Site> {
-        let mut sites: Vec<Site> = Vec::with_capacity(8);
-        for point in journey.points() {
+    /// The names of all places that a row tells of, each once.
+    pub fn sites(&mut self, row: &Row) -> Vec<Site> {
+        let mut sites: Vec<Site> = Vec::new();
+        for point in row.points() {
             let (netns, ifindex) = (point.netns, point.ifindex);
             let is_known = |site: &Site| site.netns == netns && site.ifindex == ifindex;
             if !sites.iter().any(is_known) {
+                if sites.is_empty() {
+                    sites.reserve(8);
+                }
                 sites.push(Site {
                     netns,
                     ifindex,

@@ -1,5 +1,7 @@
 //! What carried a packet off this node, where that was the last that was seen of it.
 
+use std::net::IpAddr;
+
 use super::{spot::is_drop, words};
 use crate::model::{Packet, Place, fact::Tunnel};
 
@@ -24,11 +26,12 @@ impl Carried {
         }
     }
 
-    /// Nothing came, as `unanswered` says.
-    pub(super) fn explain(&self, unanswered: String) -> String {
-        match &self.0 {
-            Some(tunnel) => words::sent_through(&unanswered, tunnel),
-            None => unanswered,
+    /// Nothing came, as `unanswered` says; the packet was seen last when it left for `left`.
+    pub(super) fn explain(&self, unanswered: String, left: Option<IpAddr>) -> String {
+        match (&self.0, left) {
+            (Some(tunnel), _) => words::sent_through(&unanswered, tunnel),
+            (None, Some(to)) => words::sent_out(&unanswered, to),
+            (None, None) => unanswered,
         }
     }
 }

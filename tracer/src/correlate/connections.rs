@@ -74,9 +74,10 @@ impl Connections {
         self.evicted
     }
 
-    /// Connections being followed.
+    /// Connections whose row is still to come, or may be amended by an answer.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        let is_followed = |opened: &&Opened| opened.state != State::Open;
+        self.open.values().filter(is_followed).count()
     }
 
     /// Who opened the TCP connection between these ends, where that was seen.
@@ -167,7 +168,9 @@ impl Connections {
         let tracked = context.settings.tracked;
         if self.open.len() >= tracked && !self.pressed {
             self.pressed = true;
-            self.open.retain(|_, opened| opened.state != State::Done);
+            // What is only followed on has had its row.
+            self.open
+                .retain(|_, opened| !matches!(opened.state, State::Done | State::Open));
             let before = self.open.len();
             if before > tracked - tracked / 8 {
                 self.open.retain(|_, opened| opened.state == State::Waiting);
@@ -222,7 +225,7 @@ impl Connections {
     }
 
     /// Something happened to a TCP socket.
-    pub(super) fn socket(&mut self, socket: &Socket) {
+    pub(super) fn socket(&mut self, socket: &Socket, context: &mut Context<'_>) {
         match socket.event {
             SocketEvent::Connecting => {
                 if self.connecting.len() < CONNECTING {
@@ -241,7 +244,7 @@ impl Connections {
                     forward: true,
                 };
                 if let Some((opened, _)) = self.find(Protocol::Tcp, ends) {
-                    opened.retransmits += 1;
+                    opened.sent_again(socket.ktime, context);
                 }
             }
         }

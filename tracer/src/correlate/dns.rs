@@ -15,7 +15,7 @@ mod tests;
 
 use std::{collections::hash_map::Entry, net::SocketAddr};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
     attempt::{Answer, Attempt, State},
@@ -29,12 +29,24 @@ use super::{
     words,
 };
 use crate::model::{
-    Client, Ifindex, KtimeNs, Outcome, Packet, Place, Protocol, journey::Leg, trace::Unplaced,
+    Client, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, journey::Leg,
+    trace::Unplaced,
 };
 
 /// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
 /// every query is looked at.
 const SEARCHES: u32 = 16;
+
+/// Most of [`Home`] that are remembered.
+const HOMES: usize = 65_536;
+
+/// A device by which queries to a server leave their client's namespace.
+type Home = (NetnsInode, Ifindex, SocketAddr);
+
+fn home(attempt: &Attempt) -> Home {
+    let Spot { netns, ifindex, .. } = attempt.query.spot;
+    (netns, ifindex, attempt.backend.unwrap_or(attempt.asked))
+}
 
 /// One message at one place.
 pub(super) struct Seen<'a> {
@@ -86,6 +98,8 @@ pub(super) struct DnsTable {
     sockets: Sockets<Datagram>,
     failing: Failing,
     upstreams: Upstreams,
+    /// Where answers were seen to arrive, from whom.
+    homes: FxHashSet<Home>,
     groups: FxHashMap<Key, Group>,
     attempts: usize,
     unmatched: Once,
@@ -104,6 +118,7 @@ impl DnsTable {
             sockets: Sockets::new(datagrams),
             failing: Failing::default(),
             upstreams: Upstreams::default(),
+            homes: FxHashSet::default(),
             groups: FxHashMap::default(),
             attempts: 0,
             unmatched: Once::default(),
@@ -167,6 +182,7 @@ impl DnsTable {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
             if let Some(attempt) = self.begin(key, seen, context) {
                 attempt.clashes(context.insert);
+                attempt.goes_on(seen);
                 attempt.trail.note(Leg::Query, seen.packet);
                 let serial = attempt.serial;
                 ends::begins(&mut self.sockets, seen, serial);
@@ -261,8 +277,11 @@ impl DnsTable {
         };
         attempt.passes(seen.ends);
         ends::passes(&mut self.sockets, seen, attempt.serial);
+        let is_copy = attempt.is_copy();
         match &mut attempt.answer {
             None => {
+                let home = self.homes.contains(&home(attempt));
+                attempt.is_expected = home && attempt.is_sent_here();
                 attempt.answer = Some(Answer::new(seen));
                 attempt.ends.answered = seen.is_sent().then_some(seen.packet.ktime);
                 let sender = seen.packet.sender.filter(|_| seen.is_sent());
@@ -273,17 +292,23 @@ impl DnsTable {
             Some(_) if begins => {
                 // Over TCP a long answer, of a zone transfer say, is many messages.
                 unplaced.duplicates += u64::from(seen.protocol == Protocol::Udp);
+                attempt.twice = true;
                 return;
             }
-            Some(_) if attempt.state == State::Done => return,
+            Some(_) if attempt.state == State::Done || is_copy => return,
             Some(answer) => answer.last = seen.packet.ktime,
         }
         attempt.trail.note(Leg::Answer, seen.packet);
+        attempt.last.note(Leg::Answer, seen.packet);
         let rcode = attempt.answer.as_ref().map(|answer| answer.rcode);
         let at = seen.packet.ktime;
         self.upstreams
             .ended(attempt.serial, at, Outcome::Answered, rcode);
         if attempt.query.spot.is_reached_by(Spot::of(seen.packet)) {
+            if self.homes.len() >= HOMES {
+                self.homes.clear();
+            }
+            self.homes.insert(home(attempt));
             attempt.arrive(context);
         }
     }
@@ -303,10 +328,13 @@ impl DnsTable {
                 Ifindex(_) => "query",
             };
             let same = attempt.query.is_of(seen.packet);
+            let cause = words::freed(what, &cause);
+            let at_home = attempt.is_from(seen.packet.netns) && attempt.last.is_before(Leg::Query);
+            let cause = words::never_left(cause, at_home);
             let suspect = context.suspect(seen.packet);
             attempt
                 .dropped
-                .note(same, words::freed(what, &cause), suspect);
+                .note(same, Leg::Query, seen.packet, cause, suspect);
             let (serial, at) = (attempt.serial, seen.packet.ktime);
             self.upstreams.ended(serial, at, Outcome::Dropped, None);
         }

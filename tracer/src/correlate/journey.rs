@@ -76,6 +76,17 @@ impl Sight {
     }
 }
 
+/// A packet at one place, on this side of its device.
+pub(super) fn point(packet: &Packet, side: Side) -> Point {
+    Point {
+        ktime: packet.ktime,
+        netns: packet.netns,
+        ifindex: packet.ifindex,
+        side,
+        flow: 0,
+    }
+}
+
 /// The way of one exchange's packets, where paths are wanted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trail(Option<Box<Way>>);

@@ -129,9 +129,84 @@ fn add_clash(cause: &mut String, clash: &Clash) {
     );
 }
 
-/// The kernel dropped `what`.
+/// The kernel dropped `what`: its reason, and what that means where its name does not say so.
 pub(super) fn freed(what: &str, reason: &str) -> String {
-    format!("the kernel dropped the {what}: {reason}")
+    let name = reason.split([',', ' ']).next().unwrap_or_default();
+    let freed = format!("the kernel dropped the {what}: {reason}");
+    match meaning(name) {
+        Some(meaning) => format!("{freed}; {meaning}"),
+        None => freed,
+    }
+}
+
+/// What a reason of the kernel means (include/net/dropreason-core.h).
+fn meaning(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "NEIGH_FAILED" | "NEIGH_DEAD" => NO_NEIGHBOUR,
+        "NEIGH_QUEUEFULL" => "too many waited for its next hop to answer ARP",
+        "IP_OUTNOROUTES" | "IP_INNOROUTES" => "there was no route for it",
+        "IP_RPFILTER" => "the way back leads by another device than it came by (rp_filter)",
+        "PKT_TOO_BIG" => "it was too big for the next link",
+        "UDP_CSUM" | "TCP_CSUM" | "IP_CSUM" => "its checksum was wrong",
+        "QDISC_DROP" => "the queueing discipline of its device dropped it",
+        "TC_INGRESS" | "TC_EGRESS" => "a program or filter of tc dropped it",
+        "XDP" => "an XDP program dropped it",
+        "FRAG_REASM_TIMEOUT" => "its other fragments did not come",
+        "DEV_READY" => "its device was down",
+        _ => return None,
+    })
+}
+
+const NO_NEIGHBOUR: &str = "its next hop did not answer ARP or neighbour discovery";
+
+/// Adds to the `cause` of a rejection that the next hop did not answer, where `dropped` says so.
+pub(super) fn with_neighbour(mut cause: String, dropped: Option<&str>) -> String {
+    if dropped.is_some_and(|dropped| dropped.contains(NO_NEIGHBOUR)) {
+        cause += "; ";
+        cause += NO_NEIGHBOUR;
+    }
+    cause
+}
+
+/// A drop in the client's own namespace, where the packet had been nowhere else.
+pub(super) fn never_left(dropped: String, at_home: bool) -> String {
+    if at_home {
+        format!("it never left the client: {dropped}")
+    } else {
+        dropped
+    }
+}
+
+/// An answer was seen, and not where the client is, where it would have been seen.
+pub(super) fn answer_lost(after: Option<Duration>) -> String {
+    match after {
+        Some(after) => format!(
+            "the answer was lost on its way back: last seen {} ms after the query, not seen to be \
+             dropped, and not seen to arrive",
+            after.as_millis()
+        ),
+        None => "the answer was lost on its way back".to_owned(),
+    }
+}
+
+/// An answer came to a closed socket.
+pub(super) fn closed(after: Duration) -> String {
+    let after = after.as_millis();
+    format!("the answer came {after} ms after the query, when the client had closed its socket")
+}
+
+/// What is not seen may have been lost to us alone.
+pub(super) fn while_lossy(cause: String, lossy: bool) -> String {
+    if lossy {
+        format!("{cause}; records were lost meanwhile, an answer may have been among them")
+    } else {
+        cause
+    }
+}
+
+/// Nothing came, as `unanswered` says; it was last seen when it left by a device.
+pub(super) fn sent_out(unanswered: &str, to: IpAddr) -> String {
+    format!("{unanswered}: it was last seen leaving for {to}, and nothing came back")
 }
 
 /// The reason for a drop, of a packet whose socket had no room for it.
@@ -156,6 +231,39 @@ pub(super) fn after_all(late: bool) -> &'static str {
 /// The client uses its port anew before anything came.
 pub(super) fn replaced() -> String {
     "no answer until the client used its port anew".to_owned()
+}
+
+/// A first packet that was sent again and again got no answer.
+pub(super) fn sent_again(cause: String, times: u32) -> String {
+    match times {
+        0 => cause,
+        1 => format!("{cause}; the SYN was sent again once"),
+        _ => format!("{cause}; the SYN was sent again {times} times"),
+    }
+}
+
+/// The answer to a SYN was seen, and did not come to the client.
+pub(super) fn syn_ack_lost(unanswered: &str) -> String {
+    format!("{unanswered}: the server's answer was seen on its way back, and did not arrive")
+}
+
+/// The server's side reset a connection.
+pub(super) fn reset(from: IpAddr, connected: bool, served: bool) -> String {
+    let when = match (connected, served) {
+        (false, _) => "to the first packet",
+        (true, false) => "after the handshake",
+        (true, true) => "after its first byte, before either side closed",
+    };
+    format!("reset by {from} {when}")
+}
+
+/// An open connection makes no headway.
+pub(super) fn stalled(times: u32, over: Duration) -> String {
+    let over = over.as_millis();
+    format!(
+        "connected, and then nothing came: data was sent again {times} times within {over} ms, \
+         without an answer"
+    )
 }
 
 /// Nothing came.

@@ -231,6 +231,13 @@ pub enum Transport {
     LaterFragment,
 }
 
+impl Transport {
+    /// Whether it is a packet of an exchange, rather than one that tells of another.
+    pub fn is_data(self) -> bool {
+        matches!(self, Self::Udp | Self::Tcp { .. })
+    }
+}
+
 /// TCP flags of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);

@@ -132,6 +132,21 @@ pub enum Side {
         /// Who.
         by: Task,
     },
+    /// Freed by the kernel.
+    Dropped,
+}
+
+impl Side {
+    /// The word for it in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Received => "received",
+            Self::Delivered => "delivered",
+            Self::Read { .. } => "read",
+            Self::Dropped => "dropped",
+        }
+    }
 }
 
 /// One side of one device in one namespace, at one time.

@@ -8,8 +8,9 @@ use super::{
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
     insert::Clash,
-    journey::Journey,
+    journey::{Journey, Point},
     pod::PodName,
+    stopped::Stopped,
     upstream::Upstream,
 };
 
@@ -45,6 +46,23 @@ impl Row {
             Self::Dns(dns) => dns.journey.as_deref(),
             Self::Connection(connection) => connection.journey.as_deref(),
         }
+    }
+
+    /// Where it was seen last; `None` when it ended well, or was seen nowhere.
+    pub fn stopped(&self) -> Option<Stopped> {
+        match self {
+            Self::Dns(dns) => dns.stopped,
+            Self::Connection(connection) => connection.stopped,
+        }
+    }
+
+    /// All places that the row tells of.
+    pub fn points(&self) -> impl Iterator<Item = Point> {
+        let stopped = self.stopped().map(|stopped| stopped.at);
+        self.journey()
+            .into_iter()
+            .flat_map(Journey::points)
+            .chain(stopped)
     }
 
     /// Who answered, or was to; `None` when nothing was translated.
@@ -200,6 +218,8 @@ pub enum Outcome {
     Answered,
     /// Nothing came within the limit.
     Unanswered,
+    /// An answer came when the client had closed its socket already.
+    Late,
     /// An ICMP error came instead.
     Rejected,
     /// A TCP reset came.
@@ -216,6 +236,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::Unanswered => "unanswered",
+            Self::Late => "late",
             Self::Rejected => "rejected",
             Self::Reset => "reset",
             Self::Dropped => "dropped",
@@ -266,6 +287,8 @@ pub struct Dns {
     pub cause: Option<String>,
     /// How its conntrack entry clashed with another packet's; `None` when none was seen to.
     pub clash: Option<Box<Clash>>,
+    /// Where it was seen last; `None` when it ended well, or was seen nowhere.
+    pub stopped: Option<Stopped>,
     /// When query and answer passed their sockets, as far as that is known; where paths are
     /// wanted only.
     pub ends: SocketEnds,
@@ -306,6 +329,8 @@ pub struct Connection {
     pub outcome: Outcome,
     /// Why it ended badly.
     pub cause: Option<String>,
+    /// Where it was seen last; `None` when it ended well, or was seen nowhere.
+    pub stopped: Option<Stopped>,
     /// Serial number of the earlier row that this one corrects.
     pub amends: Option<u64>,
     /// The way of its packets; `None` when none of them was seen at a device.

@@ -243,7 +243,7 @@ impl Trace {
         if let Some(backend) = dns.backend {
             *totals.backends.entry(backend).or_default() += 1;
         }
-        if let Some(latency) = dns.latency {
+        if let Some(latency) = dns.latency.filter(|_| dns.outcome == Outcome::Answered) {
             totals.latency.add(latency);
         }
         if let Some(journey) = &dns.journey {
@@ -310,6 +310,7 @@ pub(super) mod tests {
             outcome: Outcome::Answered,
             clash: None,
             cause: None,
+            stopped: None,
             ends: SocketEnds::default(),
             upstream: None,
             retry_of: None,

@@ -24,7 +24,7 @@ use serde::Serialize;
 use self::{
     clash::ClashLine,
     ends::{Sockets, sockets},
-    journey::JourneyLine,
+    journey::{JourneyLine, StoppedLine, stopped},
     named::{AskedLine, BackendLine, ClientLine, asked, backend, client},
     upstream::UpstreamLine,
 };
@@ -82,6 +82,8 @@ struct DnsLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     clash: Option<ClashLine>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_at: Option<StoppedLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sockets: Option<Sockets>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<UpstreamLine>,
@@ -112,6 +114,8 @@ struct ConnectionLine<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped_at: Option<StoppedLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     amends: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +175,7 @@ fn dns_line<'a>(dns: &'a Dns, named: &'a Named, journey: Option<JourneyLine<'a>>
         outcome: dns.outcome.name(),
         cause: dns.cause.as_deref(),
         clash: dns.clash.as_deref().map(ClashLine::from),
+        stopped_at: dns.stopped.map(|at| stopped(at, named)),
         sockets: sockets(dns),
         upstream: dns.upstream.as_deref().map(UpstreamLine::from),
         retry_of: dns.retry_of,
@@ -198,6 +203,7 @@ fn connection_line<'a>(
         retransmits: connection.retransmits,
         outcome: connection.outcome.name(),
         cause: connection.cause.as_deref(),
+        stopped_at: connection.stopped.map(|at| stopped(at, named)),
         amends: connection.amends,
         journey,
     }

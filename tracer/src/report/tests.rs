@@ -81,6 +81,7 @@ fn dns(serial: u64, name: &str, rcode: u16, micros: u64) -> Dns {
         latency: Some(Duration::from_micros(micros)),
         outcome: Outcome::Answered,
         clash: None,
+        stopped: None,
         cause: None,
         ends: SocketEnds::default(),
         upstream: None,
@@ -99,6 +100,7 @@ fn failed(serial: u64, outcome: Outcome, cause: &str) -> Dns {
         outcome,
         cause: Some(cause.to_owned()),
         journey: None,
+        stopped: None,
         ..dns(serial, "www.example.test", 0, 20)
     }
 }
@@ -120,6 +122,7 @@ fn connection(serial: u64, backend: &str) -> Connection {
         cause: None,
         amends: None,
         journey: None,
+        stopped: None,
     }
 }
 

@@ -73,9 +73,7 @@ impl Shown {
         for row in rows.drain(..) {
             let mut named = self.names.name(&row);
             if self.wants(&row, &named) {
-                if let Some(journey) = row.journey() {
-                    named.sites = self.names.node.sites(journey);
-                }
+                named.sites = self.names.node.sites(&row);
                 self.trace.add(&row, &named);
                 if self.each {
                     report::row(self.format, &row, &named, &mut self.out)?;

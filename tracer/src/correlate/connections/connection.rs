@@ -11,6 +11,7 @@ use super::{
         carried::Carried,
         dropped::Dropped,
         journey::Trail,
+        last::Last,
         nat::Ends,
         spot::{Beginning, Spot, is_drop},
         words,
@@ -18,6 +19,11 @@ use super::{
     is_vip,
 };
 use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row, journey::Leg};
+
+/// How often, and over how long at least, data of an open connection is sent again until that is
+/// told: 0.2, 0.4 and 0.8 s lie between on Linux (`TCP_RTO_MIN`, include/net/tcp.h).
+const STALLS: u32 = 3;
+const STALLED: Duration = Duration::from_millis(500);
 
 /// How long an open connection waits for its first byte before its row is made without it.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
@@ -28,12 +34,18 @@ pub(super) enum State {
     Waiting,
     /// Nothing came, or an ICMP error; an answer may still come.
     GivenUp,
+    /// Its row is out, as that of a good connection; it is open.
+    Open,
     /// It has ended.
     Done,
 }
 
 /// A connection that is being followed.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was seen, each thing by itself"
+)]
 pub(super) struct Opened {
     pub(super) client: Client,
     /// Its first packet.
@@ -58,6 +70,11 @@ pub(super) struct Opened {
     dropped: Dropped,
     /// Its first packet.
     carried: Carried,
+    last: Last,
+    /// Sent again since an answer was seen: how often, and when first.
+    again: Option<(u32, KtimeNs)>,
+    /// Its lack of headway was told.
+    stalled: bool,
     /// A row of it is out.
     shown: bool,
 }
@@ -88,6 +105,9 @@ impl Opened {
             first_byte: None,
             dropped: Dropped::default(),
             carried: Carried::new(packet),
+            last: Last::default(),
+            again: None,
+            stalled: false,
             shown: false,
         }
     }
@@ -104,6 +124,9 @@ impl Opened {
     /// Takes a sight of a packet on its way, until the row is out.
     pub(super) fn passes_by(&mut self, leg: Leg, packet: &Packet) {
         let is_answered = self.protocol == Protocol::Udp && self.home;
+        if packet.transport.is_data() {
+            self.last.note(leg, packet);
+        }
         if self.state != State::Done && !is_answered {
             self.trail.note(leg, packet);
         }
@@ -127,16 +150,29 @@ impl Opened {
 
     /// A packet was dropped.
     pub(super) fn freed(&mut self, packet: &Packet, forward: bool, context: &Context<'_>) {
+        let connected = self.is_connected();
+        // A SYN that comes again is freed when its answer has been sent again.
+        let is_served = forward && self.protocol == Protocol::Tcp && self.answered.is_some();
+        if is_served && !connected {
+            return;
+        }
+        let (first, answer) = match self.protocol {
+            Protocol::Tcp if !connected => (Leg::Syn, Leg::SynAck),
+            _ => (Leg::Request, Leg::Response),
+        };
         let what = match (forward, self.protocol) {
+            (_, Protocol::Tcp) if connected => "packet",
             (true, Protocol::Tcp) => "SYN",
             (true, Protocol::Udp) => "packet",
             (false, _) => "answer",
         };
         if let Some(reason) = words::dropped(packet, &context.settings.drop_names, context.insert) {
             let same = self.first.is_of(packet);
+            let at_home = self.client.netns == Some(packet.netns) && self.last.is_before(first);
+            let cause = words::never_left(words::freed(what, &reason), forward && at_home);
+            let leg = if forward { first } else { answer };
             let suspect = context.suspect(packet);
-            self.dropped
-                .note(same, words::freed(what, &reason), suspect);
+            self.dropped.note(same, leg, packet, cause, suspect);
         }
     }
 
@@ -162,26 +198,70 @@ impl Opened {
     pub(super) fn close(&mut self, context: &mut Context<'_>) {
         if self.answered.is_some() {
             self.finish(context);
+            self.state = State::Done;
         }
+    }
+
+    /// The handshake is over: its answer came home, or data followed.
+    fn is_connected(&self) -> bool {
+        self.home || self.first_byte.is_some() || self.last.leg() >= Some(Leg::Request)
+    }
+
+    /// A segment was sent again. Data that is, again and again, without an answer, means that the
+    /// connection makes no headway.
+    pub(super) fn sent_again(&mut self, ktime: KtimeNs, context: &mut Context<'_>) {
+        self.retransmits += 1;
+        if self.answered.is_none() || self.first_byte.is_some() {
+            return;
+        }
+        let (times, first) = self
+            .again
+            .map_or((1, ktime), |(times, first)| (times + 1, first));
+        self.again = Some((times, first));
+        let over = ktime - first;
+        if times < STALLS || over < STALLED || self.stalled || !self.is_connected() {
+            return;
+        }
+        self.stalled = true;
+        if self.state == State::Waiting {
+            self.finish(context);
+        }
+        let stalled = words::stalled(times, over);
+        let (outcome, cause) = match self.dropped.cause() {
+            Some(dropped) => (Outcome::Dropped, format!("{stalled}; {dropped}")),
+            None => (Outcome::Unanswered, stalled),
+        };
+        self.amend(outcome, cause, context);
+    }
+
+    /// Whether the answer to the SYN was seen and did not come to the client: it was dropped, or
+    /// the SYN was sent again although it had been sent.
+    fn is_answer_lost(&self) -> bool {
+        let is_seen_lost = self.again.is_some() || self.dropped.cause().is_some();
+        self.protocol == Protocol::Tcp && !self.is_connected() && is_seen_lost
     }
 
     /// The server's side sent a reset.
     pub(super) fn reset(&mut self, from: IpAddr, context: &mut Context<'_>) {
-        let when = if self.answered.is_some() {
-            "after the handshake"
-        } else {
-            "to the first packet"
-        };
+        let cause = words::reset(from, self.answered.is_some(), self.first_byte.is_some());
         self.trail.turned_away(from);
-        let cause = format!("reset by {from} {when}");
-        self.fail(Outcome::Reset, cause, context);
+        match self.state {
+            State::Open => self.amend(Outcome::Reset, cause, context),
+            _ => self.fail(Outcome::Reset, cause, context),
+        }
         self.state = State::Done;
     }
 
     /// An ICMP error came.
     pub(super) fn reject(&mut self, by: IpAddr, cause: &str, context: &mut Context<'_>) {
         self.trail.turned_away(by);
-        if self.answered.is_none() && self.rejected.is_none() {
+        if self.answered.is_some() || self.rejected.is_some() {
+            return;
+        }
+        // Why a host is not reachable is told by the packet's drop, which comes next.
+        if self.state == State::Waiting && cause.contains("host unreachable") {
+            self.rejected = Some(cause.to_owned());
+        } else {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
         }
     }
@@ -202,19 +282,32 @@ impl Opened {
         let since = now - self.first.ktime;
         match (self.state, self.answered) {
             (State::Done, _) => return false,
+            (State::Open, _) => {}
             (State::GivenUp, Some(_)) => self.finish(context),
             (State::GivenUp, None) => return since < context.settings.keep,
             (State::Waiting, Some(answered)) => {
-                if self.protocol == Protocol::Udp || now - answered >= FIRST_BYTE {
+                if self.is_answer_lost() {
+                    if since >= context.settings.unanswered_after {
+                        self.answered = None;
+                        let after = context.settings.unanswered_after;
+                        let cause = words::syn_ack_lost(&words::unanswered(after));
+                        self.give_up(words::sent_again(cause, self.retransmits), context);
+                    }
+                } else if self.protocol == Protocol::Udp || now - answered >= FIRST_BYTE {
                     self.finish(context);
                 }
             }
             (State::Waiting, None) => {
                 if let Some(cause) = self.rejected.take() {
+                    let cause = words::with_neighbour(cause, self.dropped.cause());
                     self.fail(Outcome::Rejected, cause, context);
                 } else if since >= context.settings.unanswered_after {
                     let cause = words::unanswered(context.settings.unanswered_after);
-                    let cause = self.carried.explain(cause);
+                    let to = self.backend.unwrap_or(self.asked).ip();
+                    let left = self.last.leaves(Leg::Syn).then_some(to);
+                    let cause = self.carried.explain(cause, left);
+                    let cause = words::sent_again(cause, self.retransmits);
+                    let cause = words::while_lossy(cause, context.is_lossy(self.first.ktime));
                     self.give_up(cause, context);
                 }
             }
@@ -224,7 +317,7 @@ impl Opened {
 
     /// Nothing came; `otherwise` says so where nothing was seen that explains it.
     fn give_up(&mut self, otherwise: String, context: &mut Context<'_>) {
-        match (self.dropped.take(context.counted), self.protocol) {
+        match (self.dropped.explained(context.counted), self.protocol) {
             (Some(cause), _) => self.fail(Outcome::Dropped, cause, context),
             (None, Protocol::Tcp) => self.fail(Outcome::Unanswered, otherwise, context),
             (None, Protocol::Udp) => {
@@ -248,11 +341,25 @@ impl Opened {
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
+        let is_over = matches!(self.state, State::Done | State::Open);
         let wanted = self.shown || self.is_service(context) && !self.quiet;
-        if self.state != State::Done && wanted {
+        if !is_over && wanted {
             self.emit(Outcome::Answered, None, context);
         }
-        self.state = State::Done;
+        let is_followed = wanted && !self.quiet && self.protocol == Protocol::Tcp;
+        self.state = match self.state {
+            State::Done => State::Done,
+            _ if is_followed => State::Open,
+            _ => State::Done,
+        };
+    }
+
+    /// What goes wrong with a connection whose row may be out already. Where records were lost, its
+    /// end may be among them.
+    fn amend(&mut self, outcome: Outcome, cause: String, context: &mut Context<'_>) {
+        if self.is_service(context) && !context.is_lossy(self.first.ktime) {
+            self.emit(outcome, Some(cause), context);
+        }
     }
 
     fn is_service(&self, context: &Context<'_>) -> bool {
@@ -260,18 +367,20 @@ impl Opened {
     }
 
     fn emit(&mut self, outcome: Outcome, cause: Option<String>, context: &mut Context<'_>) {
+        // Each row corrects the one before it.
         let amends = self.shown.then_some(self.serial);
+        if amends.is_some() {
+            self.serial = context.next_serial();
+        }
         self.shown = true;
         let trail = match outcome {
             Outcome::Answered => std::mem::take(&mut self.trail),
             _ => self.trail.clone(),
         };
+        let journey = trail.journey(outcome);
+        let dropped = self.dropped.place();
         let row = Connection {
-            serial: if amends.is_some() {
-                context.next_serial()
-            } else {
-                self.serial
-            },
+            serial: self.serial,
             ktime: self.first.ktime,
             wall: context.clocks.wall(self.first.ktime),
             client: self.client.clone(),
@@ -286,7 +395,8 @@ impl Opened {
             outcome,
             cause,
             amends,
-            journey: trail.journey(outcome),
+            stopped: self.last.stopped(outcome, journey.as_deref(), dropped),
+            journey,
         };
         context.rows.push(Row::Connection(row));
     }

@@ -135,7 +135,7 @@ fn a_syn_sent_again_by_another_node_is_counted_where_it_arrives() {
     let hops = || TCP.there(SYN, 1).into_iter().skip(1);
     scene.see(hops()).see(hops()).wait(7000);
     scene.shows(&[
-        "1 tcp 10.96.0.1:443 via 192.0.2.80:8443: unanswered, 1 sent again: no answer within 6 s",
+        "1 tcp 10.96.0.1:443 via 192.0.2.80:8443: unanswered, 1 sent again: no answer within 6 s; the SYN was sent again once",
     ]);
 }
 
@@ -293,7 +293,7 @@ fn where_vips_are_known_failures_to_others_are_no_rows() {
     scene.see([queued(POD, 2).tcp(CLIENT, WEB, SYN, 1).sender(100)]);
     scene
         .wait(7000)
-        .shows(&["2 tcp 10.96.0.1:443: unanswered: no answer within 6 s"]);
+        .shows(&["2 tcp 10.96.0.1:443: unanswered: no answer within 6 s: it was last seen leaving for 10.96.0.1, and nothing came back"]);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn where_no_vips_are_known_every_failure_is_a_row() {
     scene.see([queued(POD, 2).tcp(CLIENT, ENDPOINT, SYN, 1).sender(100)]);
     scene
         .wait(7000)
-        .shows(&["1 tcp 192.0.2.80:8443: unanswered: no answer within 6 s"]);
+        .shows(&["1 tcp 192.0.2.80:8443: unanswered: no answer within 6 s: it was last seen leaving for 192.0.2.80, and nothing came back"]);
 }
 
 #[test]
@@ -400,5 +400,5 @@ fn a_udp_flow_dropped_before_any_device_is_a_row() {
     scene.see([dropped(POD, 0, 9).udp(CLIENT, SYSLOG).sender(100)]);
     scene
         .wait(7000)
-        .shows(&["1 udp 10.96.0.5:514: dropped: the kernel dropped the packet: NETFILTER_DROP"]);
+        .shows(&["1 udp 10.96.0.5:514: dropped: it never left the client: the kernel dropped the packet: NETFILTER_DROP"]);
 }

@@ -12,6 +12,7 @@ use super::{
         dropped::Dropped,
         inserts::Why,
         journey::Trail,
+        last::Last,
         message::{self, QuestionKey},
         nat::Ends,
         spot::{Beginning, is_drop},
@@ -20,13 +21,17 @@ use super::{
     Seen,
 };
 use crate::model::{
-    Client, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SocketEnds,
-    insert::Clash, trace::Unplaced,
+    Client, Delivery, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SocketEnds,
+    insert::Clash, journey::Leg, trace::Unplaced,
 };
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
 /// than a slow link takes. Only where the arrival cannot be seen does a row wait for this.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// The same where arrivals are seen, so that one that is not seen got lost: long enough that by
+/// then it is known whether records were lost.
+const SETTLE_LOST: Duration = Duration::from_millis(2500);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -67,6 +72,10 @@ impl Answer {
 
 /// One try.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was seen, each thing by itself"
+)]
 pub(super) struct Attempt {
     pub(super) serial: u64,
     pub(super) question: Option<QuestionKey>,
@@ -89,6 +98,14 @@ pub(super) struct Attempt {
     carried: Carried,
     /// With another packet's conntrack entry, of the query's own.
     clash: Option<Box<Clash>>,
+    /// The last sight of query or answer.
+    pub(super) last: Last,
+    /// Answers of this server are seen to arrive at the device by which the query left.
+    pub(super) is_expected: bool,
+    /// The answer came again.
+    pub(super) twice: bool,
+    /// The client's socket was closed when the answer came.
+    closed: bool,
     pub(super) ends: SocketEnds,
     /// The answer has come to where the query was sent; its row waits until it is read.
     arrived: bool,
@@ -119,6 +136,10 @@ impl Attempt {
             dropped: Dropped::default(),
             carried: Carried::new(seen.packet),
             clash: None,
+            last: Last::default(),
+            is_expected: false,
+            twice: false,
+            closed: false,
             ends: SocketEnds::default(),
             arrived: false,
             trail: Trail::new(context.settings.paths),
@@ -154,9 +175,7 @@ impl Attempt {
     pub(super) fn query_passes(&mut self, seen: &Seen<'_>) {
         self.passes(seen.ends);
         self.carried.note(seen.packet);
-        if seen.packet.place.is_device() {
-            self.query_at = received_in(seen.packet);
-        }
+        self.goes_on(seen);
         if self.client.netns.is_none() && seen.packet.sender.is_some() {
             self.client = client(seen);
         }
@@ -169,6 +188,15 @@ impl Attempt {
         }
     }
 
+    /// Takes a sight of the query at a device.
+    pub(super) fn goes_on(&mut self, seen: &Seen<'_>) {
+        // The quote in an error is no sight of it.
+        if seen.packet.place.is_device() && seen.packet.transport.is_data() {
+            self.query_at = received_in(seen.packet);
+            self.last.note(Leg::Query, seen.packet);
+        }
+    }
+
     /// An answer was dropped; one that had been seen will not arrive.
     pub(super) fn answer_dropped(&mut self, packet: &Packet, cause: &str, context: &Context<'_>) {
         if self.state == State::Done {
@@ -176,12 +204,23 @@ impl Attempt {
         }
         let answer = self.answer.as_ref();
         let same = answer.is_some_and(|answer| answer.beginning.is_of(packet));
+        if self.arrived && same && self.is_from(packet.netns) {
+            // One of two that came: its memory is used again at once.
+            let is_copy = self.twice || self.ends.answer != Delivery::Unseen;
+            if is_copy {
+                return;
+            }
+            if cause.starts_with("NO_SOCKET") {
+                self.closed = true;
+                return;
+            }
+        }
         if same {
             self.answer = None;
         }
+        let cause = words::freed("answer", cause);
         let suspect = context.suspect(packet);
-        self.dropped
-            .note(same, words::freed("answer", cause), suspect);
+        self.dropped.note(same, Leg::Answer, packet, cause, suspect);
     }
 
     /// Lets time pass: an answer has arrived as far as it will, or the limit is reached. False
@@ -198,12 +237,13 @@ impl Attempt {
             (State::Done, Some(answer)) => return now - answer.last < SWEEP_EVERY,
             (State::Done, None) => return false,
             (_, Some(answer)) if self.is_settled(now - answer.last, since, context) => {
-                self.finish(context);
+                self.settle(context);
             }
             (_, Some(_)) => {}
             (State::GivenUp, None) => return since < context.settings.keep,
             (State::Waiting, None) => {
                 if let Some(cause) = self.rejected.take() {
+                    let cause = words::with_neighbour(cause, self.dropped.cause());
                     self.fail(Outcome::Rejected, cause, context);
                 } else if since >= context.settings.unanswered_after {
                     unplaced.unexpected_source += u64::from(self.stranger.is_some());
@@ -220,8 +260,29 @@ impl Attempt {
         match (self.arrived, self.ends.answer.waits()) {
             (true, true) => since >= context.settings.unanswered_after,
             (true, false) => ago >= SWEEP_EVERY,
+            (false, _) if self.is_expected => ago >= SETTLE_LOST,
             (false, _) => ago >= SETTLE,
         }
+    }
+
+    /// The answer has come as far as it will: to the client, as far as is known, unless it would
+    /// have been seen to arrive there.
+    fn settle(&mut self, context: &mut Context<'_>) {
+        if self.arrived || !self.is_expected || context.is_lossy(self.query.ktime) {
+            self.finish(context);
+            return;
+        }
+        if self.state == State::Waiting {
+            let cause = words::answer_lost(self.ended_after());
+            self.fail(Outcome::Unanswered, cause, context);
+        }
+        self.state = State::Done;
+    }
+
+    /// From the query to the last sight of its answer.
+    fn ended_after(&self) -> Option<Duration> {
+        let answer = self.answer.as_ref()?;
+        Some(answer.last - self.query.ktime)
     }
 
     /// The answer is where the query was sent, and where paths are wanted, on its way into the
@@ -231,6 +292,11 @@ impl Attempt {
         if !context.settings.paths || self.protocol == Protocol::Tcp {
             self.finish(context);
         }
+    }
+
+    /// Further sights are of an answer that came again.
+    pub(super) fn is_copy(&self) -> bool {
+        self.arrived && self.twice
     }
 
     /// The answer was read, or nobody will know when.
@@ -244,8 +310,16 @@ impl Attempt {
     pub(super) fn finish(&mut self, context: &mut Context<'_>) {
         let amends = (self.state == State::GivenUp).then_some(self.serial);
         self.state = State::Done;
-        let mut row = self.row(context, Outcome::Answered);
-        if amends.is_some() {
+        let outcome = if self.closed {
+            Outcome::Late
+        } else {
+            Outcome::Answered
+        };
+        let mut row = self.row(context, outcome);
+        if self.closed {
+            row.serial = amends.map_or(self.serial, |_| context.next_serial());
+            row.cause = row.latency.map(words::closed);
+        } else if amends.is_some() {
             let late = row.latency >= Some(context.settings.unanswered_after);
             row.serial = context.next_serial();
             row.cause = Some(words::after_all(late).to_owned());
@@ -255,7 +329,7 @@ impl Attempt {
     }
 
     fn give_up(&mut self, context: &mut Context<'_>) {
-        let (outcome, cause) = match (self.dropped.take(context.counted), self.stranger) {
+        let (outcome, cause) = match (self.dropped.explained(context.counted), self.stranger) {
             (dropped, _) if self.refused.is_some() => {
                 let error = self.refused.unwrap_or_default();
                 (
@@ -264,19 +338,37 @@ impl Attempt {
                 )
             }
             (Some(cause), _) => (Outcome::Dropped, cause),
-            (None, Some(from)) => (Outcome::Unanswered, words::unexpected_source(from)),
+            (None, Some(from)) => {
+                // A lost record may have told of the translation.
+                let lossy = context.is_lossy(self.query.ktime);
+                let cause = words::while_lossy(words::unexpected_source(from), lossy);
+                (Outcome::Unanswered, cause)
+            }
             (None, None) => {
                 let cause = words::unanswered(context.settings.unanswered_after);
-                let cause = self.carried.explain(cause);
-                (Outcome::Unanswered, words::unserved(cause, self.ends.query))
+                let left = self.last.leaves(Leg::Query).then_some(self.server());
+                let cause = self.carried.explain(cause, left);
+                let cause = words::unserved(cause, self.ends.query);
+                let lossy = context.is_lossy(self.query.ktime);
+                (Outcome::Unanswered, words::while_lossy(cause, lossy))
             }
         };
         self.fail(outcome, cause, context);
     }
 
+    /// The address that the query went to, as far as is known.
+    fn server(&self) -> IpAddr {
+        self.backend.unwrap_or(self.asked).ip()
+    }
+
     /// Whether its client is in this namespace.
     pub(super) fn is_from(&self, netns: NetnsInode) -> bool {
         self.client.netns == Some(netns)
+    }
+
+    /// A socket of this node sent the query, and that was its first sight.
+    pub(super) fn is_sent_here(&self) -> bool {
+        self.is_from(self.query.spot.netns) && !self.query.spot.received
     }
 
     /// The process that sent the query, where that is known.
@@ -290,7 +382,8 @@ impl Attempt {
         if self.state != State::Waiting || self.answer.is_some() || self.rejected.is_some() {
             return;
         }
-        if context.settings.paths {
+        // Why a host is not reachable is told by the query's drop, which comes next.
+        if context.settings.paths || cause.contains("host unreachable") {
             self.rejected = Some(cause.to_owned());
         } else {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
@@ -310,6 +403,11 @@ impl Attempt {
             State::Waiting | State::GivenUp => (self.name.clone(), self.trail.clone()),
         };
         let answer = self.answer.as_ref();
+        let journey = match self.protocol {
+            Protocol::Udp => trail.journey_to(&self.ends, outcome),
+            Protocol::Tcp => trail.journey(outcome),
+        };
+        let dropped = self.dropped.place().filter(|_| answer.is_none());
         Dns {
             serial: self.serial,
             ktime: self.query.ktime,
@@ -328,14 +426,12 @@ impl Attempt {
             outcome,
             cause: None,
             clash: self.clash.clone(),
+            stopped: self.last.stopped(outcome, journey.as_deref(), dropped),
             ends: self.ends,
             upstream: None,
             retry_of: self.retry_of,
             amends: None,
-            journey: match self.protocol {
-                Protocol::Udp => trail.journey_to(&self.ends, outcome),
-                Protocol::Tcp => trail.journey(outcome),
-            },
+            journey,
         }
     }
 }

@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    super::{Context, journey, message::QuestionKey, words},
+    super::{Context, journey::split, message::QuestionKey, words},
     DnsTable, Key, Seen,
     attempt::{Attempt, State},
 };
-use crate::model::{Dns, KtimeNs, NetnsInode, Outcome, Row, Upstream};
+use crate::model::{Dns, KtimeNs, NetnsInode, Outcome, Row, Upstream, journey};
 
 /// Most tries of one question that are looked at.
 const SAME: usize = 16;
@@ -374,8 +374,14 @@ fn explain(dns: &mut Dns, upstream: Upstream, spans: &[(KtimeNs, KtimeNs)]) {
         (Some(cause), Some(more)) => Some(format!("{cause}; {more}")),
         (cause, more) => cause.or(more),
     };
+    if let Some(stopped) = &mut dns.stopped
+        && upstream.outcome != Outcome::Answered
+    {
+        stopped.leg = journey::Leg::Answer;
+        stopped.stage = Some(journey::Stage::Upstream);
+    }
     if let Some(journey) = &mut dns.journey {
-        journey::split(journey, spans);
+        split(journey, spans);
     }
 }
 

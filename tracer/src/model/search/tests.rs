@@ -26,6 +26,7 @@ fn query(name: &str, rcode: u16, seconds: i64) -> Dns {
         outcome: Outcome::Answered,
         clash: None,
         cause: None,
+        stopped: None,
         ends: SocketEnds::default(),
         upstream: None,
         retry_of: None,

@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer, ser::SerializeSeq as _, ser::SerializeStruct 
 use super::{End, micros};
 use crate::model::{
     Journey, Named,
-    journey::{Point, Side, Step},
+    journey::{Point, Stage, Step},
+    stopped::Stopped,
 };
 
 /// Written straight from the journey: there is one for each row.
@@ -110,13 +111,36 @@ fn place<'a>(point: Point, journey: &Journey, named: &'a Named, forward: bool) -
         netns_inode: point.netns.0,
         ifindex: point.ifindex.0,
         device: site.and_then(|site| site.device.as_deref()),
-        side: match point.side {
-            Side::Queued => "queued",
-            Side::Received => "received",
-            Side::Delivered => "delivered",
-            Side::Read { .. } => "read",
-        },
+        side: point.side.name(),
         src: flow.map(|flow| flow.src.into()),
         dst: flow.map(|flow| flow.dst.into()),
+    }
+}
+
+/// Where an exchange was seen last.
+#[derive(Serialize)]
+pub(super) struct StoppedLine<'a> {
+    leg: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(flatten)]
+    at: PlaceLine<'a>,
+}
+
+pub(super) fn stopped(stopped: Stopped, named: &Named) -> StoppedLine<'_> {
+    let Stopped { leg, stage, at } = stopped;
+    let site = named.site(at.netns, at.ifindex);
+    StoppedLine {
+        leg: leg.name(),
+        stage: stage.map(Stage::name),
+        at: PlaceLine {
+            netns: site.map(|site| &*site.name),
+            netns_inode: at.netns.0,
+            ifindex: at.ifindex.0,
+            device: site.and_then(|site| site.device.as_deref()),
+            side: at.side.name(),
+            src: None,
+            dst: None,
+        },
     }
 }

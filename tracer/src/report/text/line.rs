@@ -47,22 +47,36 @@ fn with_time(
     time: &dyn Display,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    match row {
-        Row::Dns(dns) => dns_line(dns, named, time, paint, out)?,
-        Row::Connection(connection) => connection_line(connection, named, time, paint, out)?,
-    }
-    let upstream = match row {
-        Row::Dns(dns) => dns.upstream.as_deref(),
-        Row::Connection(_) => None,
+    let stopped = row.stopped().map(|at| super::path::stopped(at, named));
+    let (cause, upstream) = match row {
+        Row::Dns(dns) => (&dns.cause, dns.upstream.as_deref()),
+        Row::Connection(connection) => (&connection.cause, None),
     };
-    match row.journey() {
-        Some(journey) => super::path::waterfall(journey, upstream, named, paint, out),
+    // Under a waterfall it has a line of its own.
+    let why = match (cause, &stopped) {
+        (Some(cause), Some(stopped)) if row.journey().is_none() => {
+            Some(format!("{cause}; {stopped}"))
+        }
+        (cause, _) => cause.clone(),
+    };
+    let why = why.as_deref();
+    match row {
+        Row::Dns(dns) => dns_line(dns, why, named, time, paint, out)?,
+        Row::Connection(connection) => connection_line(connection, why, named, time, paint, out)?,
+    }
+    let Some(journey) = row.journey() else {
+        return Ok(());
+    };
+    super::path::waterfall(journey, upstream, named, paint, out)?;
+    match stopped {
+        Some(stopped) => writeln!(out, "  {}", paint.dim(format_args!("stopped: {stopped}"))),
         None => Ok(()),
     }
 }
 
 fn dns_line(
     dns: &Dns,
+    why: Option<&str>,
     named: &Named,
     time: &dyn Display,
     paint: Paint,
@@ -106,7 +120,7 @@ fn dns_line(
     let good = dns.outcome.is_good();
     tail(
         (!good).then_some(dns.serial),
-        dns.cause.as_deref(),
+        why,
         dns.retry_of,
         dns.amends,
         paint,
@@ -129,6 +143,7 @@ fn upstream_words(upstream: &Upstream, out: &mut impl Write) -> io::Result<()> {
 
 fn connection_line(
     connection: &Connection,
+    why: Option<&str>,
     named: &Named,
     time: &dyn Display,
     paint: Paint,
@@ -157,14 +172,7 @@ fn connection_line(
         write!(out, ", {} sent again", connection.retransmits)?;
     }
     let serial = (!good).then_some(connection.serial);
-    tail(
-        serial,
-        connection.cause.as_deref(),
-        None,
-        connection.amends,
-        paint,
-        out,
-    )
+    tail(serial, why, None, connection.amends, paint, out)
 }
 
 fn head(

@@ -10,6 +10,7 @@ use super::{Paint, short};
 use crate::model::{
     Flow, Journey, Named, Upstream,
     journey::{Point, Side, Stage, Step},
+    stopped::Stopped,
 };
 
 /// Cells that the whole journey's time is drawn in.
@@ -95,6 +96,29 @@ fn more(journey: &Journey, named: &Named, paint: Paint, out: &mut impl Write) ->
         )?;
     }
     Ok(())
+}
+
+/// Where an exchange stopped: what was seen of it last.
+pub(super) fn stopped(stopped: Stopped, named: &Named) -> String {
+    let Stopped { leg, stage, at } = stopped;
+    let site = named.site(at.netns, at.ifindex);
+    let netns = site.map_or_else(|| at.netns.0.to_string(), |site| site.name.to_string());
+    let leg = leg.name();
+    let device = (at.ifindex.0 > 0).then(|| device(at, named, NAMES[0]));
+    let device = device.as_deref().unwrap_or("no device yet");
+    let mut place = match at.side {
+        Side::Queued => format!("{leg} last seen leaving {netns} by {device}"),
+        Side::Received => format!("{leg} last seen entering {netns} by {device}"),
+        Side::Delivered => format!("{leg} last seen in a socket's queue in {netns}"),
+        Side::Read { by } => {
+            format!("{leg} last seen read by {}[{}] in {netns}", by.comm, by.pid)
+        }
+        Side::Dropped => format!("{leg} dropped in {netns} at {device}"),
+    };
+    if let Some(stage) = stage {
+        place = place + ", after " + stage.name();
+    }
+    place
 }
 
 pub(super) fn step_name(step: Step) -> String {

@@ -260,7 +260,7 @@ fn a_drop_after_a_full_buffer_is_explained_by_it_unless_the_kernel_says_otherwis
             6,
             "SOCKET_RCVBUFF, the receive buffer of its socket was full",
         ),
-        (7, "UDP_CSUM"),
+        (7, "UDP_CSUM; its checksum was wrong"),
         (
             0,
             "reason not told by this kernel, the receive buffer of its socket was full",
