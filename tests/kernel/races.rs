@@ -133,7 +133,13 @@ fn of_two_clients_that_get_one_source_port_the_loser_names_the_winner() {
         "*nat\n-A POSTROUTING -o s -j SNAT --to-source 198.51.100.1\nCOMMIT\n",
     );
     slow_down(&routed.node);
-    let tracer = trace(&routed);
+    let mut tracer = trace(&routed);
+    // What conntrack counted before its first packet was seen is no part of the trace.
+    inside(&routed.client, "first", || {
+        let socket = udp((SERVER.parse::<std::net::IpAddr>().expect("it is one"), 53).into());
+        assert!(socket.send(&query(7, "host1.lab.test", A)).is_ok());
+    });
+    tracer.wait_for(1);
     let raced = race(&routed, "insert_failed", |port| {
         twins(port).map(|socket| (socket, query(port, "host1.lab.test", A)))
     });

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -219,11 +220,9 @@ pub(crate) fn text_of(words: &str, work: impl FnOnce()) -> String {
         .spawn()
         .expect("the program was built");
     let log = lines_of(child.stderr.take().expect("stderr is a pipe"));
-    let is_ready = || {
-        log.recv_timeout(PATIENCE)
-            .is_ok_and(|line| line == "tracing")
-    };
-    let ready = is_ready();
+    let deadline = Instant::now() + PATIENCE;
+    let next = || log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    let ready = iter::from_fn(|| next().ok()).any(|line| line == "tracing");
     if ready {
         work();
     } else {

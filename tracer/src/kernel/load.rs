@@ -76,6 +76,8 @@ pub(super) struct Object {
     drop_names: DropNames,
     /// Probes to attach, and the ways that the kernel has.
     present: Vec<Present>,
+    /// The kernel's types, until all is attached.
+    types: Option<aya::Btf>,
 }
 
 impl Object {
@@ -115,11 +117,15 @@ impl Object {
         let names = reasons::of(&btf);
         drop(btf);
         super::trim::release_freed();
+        // Takes 20 MB for a moment, hence before any buffer is mapped.
+        let types = aya::Btf::from_sys_fs().ok();
+        super::trim::release_freed();
         Ok(Self {
             ebpf,
             offsets,
             drop_names: reasons::with_modules(names),
             present,
+            types,
         })
     }
 
@@ -129,8 +135,7 @@ impl Object {
 
     /// Attaches each probe that the kernel takes.
     pub(super) fn attach(mut self) -> Kernel {
-        let types = aya::Btf::from_sys_fs().ok();
-        super::trim::release_freed();
+        let types = self.types.take();
         let present = self.present.drain(..);
         let probes = present
             .map(|present| attach::probe(&mut self.ebpf, &present, types.as_ref()))
@@ -171,7 +176,12 @@ impl Kernel {
         }
         let mut object = Object::open(options, Output::Records, probes::ALL)?;
         let (records, paged) = (object.take_map("RECORDS")?, object.take_map("PAGED")?);
-        let stream = Stream::new(records, paged, Decoder::new(&object.offsets))?;
+        let stream = Stream::new(
+            records,
+            paged,
+            options.ring_bytes,
+            Decoder::new(&object.offsets),
+        )?;
         Ok((object.attach(), stream))
     }
 

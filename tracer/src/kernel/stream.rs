@@ -24,8 +24,11 @@ use crate::{
 /// How often the ring is drained when nothing wakes the reader before.
 pub const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
-/// Pages of each processor's buffer for paged payload, a power of two: room for 60 whole packets.
+/// Fewest pages of each processor's buffer for paged payload: room for 60 whole packets.
 const PAGED_PAGES: usize = 64;
+
+/// How much smaller than the ring the buffers for paged payload are together.
+const PAGED_SHARE: usize = 8;
 
 /// Most records taken in one go, so that output and time-outs get their turn.
 const BATCH: usize = 16_384;
@@ -55,7 +58,12 @@ impl std::os::fd::AsRawFd for Ring {
 }
 
 impl Stream {
-    pub(super) fn new(records: Map, paged: Map, decoder: Decoder) -> Result<Self, Error> {
+    pub(super) fn new(
+        records: Map,
+        paged: Map,
+        ring_bytes: u32,
+        decoder: Decoder,
+    ) -> Result<Self, Error> {
         let name = "RECORDS";
         let ring = RingBuf::try_from(records).map_err(|source| Error::Map { name, source })?;
         #[expect(
@@ -67,7 +75,7 @@ impl Stream {
             .map_err(|error| error.into_parts().1)?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let paged = open_paged(paged)?;
+        let paged = open_paged(paged, ring_bytes)?;
         Ok(Self {
             ring,
             timer,
@@ -180,12 +188,16 @@ fn place(held: &mut Vec<Fact>, fact: Fact) {
     }
 }
 
-/// Opens a buffer for each processor.
-fn open_paged(map: Map) -> Result<Vec<PerfEventArrayBuffer<MapData>>, Error> {
+/// Opens a buffer for each processor; they grow with the ring.
+fn open_paged(map: Map, ring_bytes: u32) -> Result<Vec<PerfEventArrayBuffer<MapData>>, Error> {
     let name = "PAGED";
     let mut array = PerfEventArray::try_from(map).map_err(|source| Error::Map { name, source })?;
     let cpus = online_cpus().map_err(|(_, source)| Error::Wait(source))?;
+    let each = ring_bytes as usize / PAGED_SHARE / cpus.len().max(1);
+    // A power of two, as the kernel asks.
+    let pages = (each / rustix::param::page_size()).max(PAGED_PAGES);
+    let pages = pages.checked_next_power_of_two().unwrap_or(PAGED_PAGES);
     cpus.into_iter()
-        .map(|cpu| array.open(cpu, Some(PAGED_PAGES)).map_err(Error::Perf))
+        .map(|cpu| array.open(cpu, Some(pages)).map_err(Error::Perf))
         .collect()
 }
