@@ -16,7 +16,7 @@ use std::io;
 
 pub use drops::DropTables;
 pub use load::{Kernel, Logger, Options, ProbeState, Status};
-pub use stream::Stream;
+pub use stream::{Drained, Stream};
 
 /// Why the kernel side cannot work; each text names the remedy.
 #[derive(Debug, thiserror::Error)]

@@ -23,13 +23,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     cli::{LabArgs, NameArgs, Output, TraceArgs},
     correlate::{Correlator, Settings},
-    kernel::{self, Kernel, Status, Stream, clock},
+    kernel::{self, Drained, Kernel, Status, Stream, clock},
     lab::{Lab, Options as LabOptions},
     model::{Event, Fact, Losses, Place, Row, WallNs},
     node::Node,
@@ -254,14 +255,16 @@ impl Tracing {
     }
 
     async fn until(&mut self, mut end: End) -> Result<()> {
+        let mut more = false;
         loop {
             tokio::select! {
                 biased;
                 () = end.reached() => return Ok(()),
-                ready = self.stream.ready() => ready?,
+                () = yield_now(), if more => {}
+                ready = self.stream.ready(), if !more => ready?,
                 () = self.shown.names.hear() => {}
             }
-            while self.step()? {}
+            more = self.step()?;
             if let Some(logger) = &mut self.logger {
                 logger.flush();
             }
@@ -278,12 +281,13 @@ impl Tracing {
             ..
         } = self;
         let mut news = false;
-        let more = stream.drain(&mut |fact: &Fact| {
+        let Drained { until, more } = stream.drain(&mut |fact: &Fact| {
             tell_symbol(fact, &mut shown.names.node, correlator, rows);
             news |= conntrack::is_met(fact, &mut shown.names.node);
             correlator.apply(Event::Fact(fact), rows);
         });
-        correlator.apply(clock::tick(), rows);
+        // Time goes no further than what was read: with a backlog, answers may be in it.
+        correlator.apply(clock::tick_at(until), rows);
         if news {
             conntrack::tell(&mut shown.names.node, correlator, rows);
         }

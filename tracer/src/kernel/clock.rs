@@ -25,12 +25,16 @@ pub fn ktime() -> KtimeNs {
 
 /// Both clocks now, as the event that lets time pass.
 pub fn tick() -> Event<'static> {
+    tick_at(ktime())
+}
+
+/// Both clocks at `then`, a moment ago: where records of later moments wait to be read, time must
+/// not pass them.
+pub fn tick_at(then: KtimeNs) -> Event<'static> {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let wall = wall.saturating_sub(ktime() - then);
     let wall = WallNs(i64::try_from(wall.as_nanos()).unwrap_or(i64::MAX));
-    Event::Tick {
-        ktime: ktime(),
-        wall,
-    }
+    Event::Tick { ktime: then, wall }
 }

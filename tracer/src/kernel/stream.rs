@@ -48,6 +48,15 @@ pub struct Stream {
     undecodable: u64,
 }
 
+/// How far draining came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// All records up to this moment are read, as far as can be told.
+    pub until: KtimeNs,
+    /// More is waiting than one batch holds.
+    pub more: bool,
+}
+
 /// `AsyncFd` wants the whole thing by value.
 struct Ring(RingBuf<MapData>);
 
@@ -101,21 +110,24 @@ impl Stream {
     }
 
     /// Takes what is in the ring and hands over, in order, the facts that are old enough.
-    /// Returns whether more is waiting than one batch holds.
-    pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> bool {
+    pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
-        let more = self.fill();
-        let limit = KtimeNs(
-            now.0
-                .saturating_sub(u64::try_from(HOLD.as_nanos()).unwrap_or(0)),
-        );
-        self.release(limit, take);
-        more
+        let reached = self.fill();
+        self.fill_paged();
+        // What comes after the last record read may be in the ring still, however old it is.
+        let known = reached.map_or(now, |last| last.min(now));
+        let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
+        self.release(KtimeNs(known.0.saturating_sub(hold)), take);
+        Drained {
+            until: known,
+            more: reached.is_some(),
+        }
     }
 
     /// Takes and hands over everything, at the end of a trace.
     pub fn finish(&mut self, take: &mut impl FnMut(&Fact)) {
-        while self.fill() {}
+        while self.fill().is_some() {}
+        self.fill_paged();
         self.release(KtimeNs(u64::MAX), take);
     }
 
@@ -127,19 +139,22 @@ impl Stream {
         }
     }
 
-    fn fill(&mut self) -> bool {
+    /// Takes one batch out of the ring. Returns the time of the last record where more may be
+    /// waiting.
+    fn fill(&mut self) -> Option<KtimeNs> {
         let ring = &mut self.ring.get_mut().0;
+        let mut last = KtimeNs(0);
         for _ in 0..BATCH {
-            let Some(record) = ring.next() else {
-                self.fill_paged();
-                return false;
-            };
+            let record = ring.next()?;
             match self.decoder.decode(&record) {
-                Some(fact) => place(&mut self.held, fact),
+                Some(fact) => {
+                    last = fact.ktime();
+                    place(&mut self.held, fact);
+                }
                 None => self.undecodable += 1,
             }
         }
-        true
+        Some(last)
     }
 
     /// Lost samples are counted where they are lost, by the programs.
