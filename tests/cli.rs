@@ -37,6 +37,7 @@ fn help_of_each_command_is_what_is_on_file() {
     check_help("trace", "trace.txt");
     check_help("drops", "drops.txt");
     check_help("doctor", "doctor.txt");
+    check_help("explain", "explain.txt");
     check_help("lab", "lab.txt");
     check_help("probes", "probes.txt");
     check_help("lab-serve", "lab-serve.txt");
@@ -150,4 +151,34 @@ fn the_version_is_the_packages() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(said, concat!("tracer ", env!("CARGO_PKG_VERSION"), "\n"));
     assert_eq!(output.status.code(), Some(0));
+}
+
+/// One source: what `tracer explain` prints is what the documentation says.
+#[test]
+fn the_documentation_has_the_page_of_each_finding() {
+    let names = tracer("explain");
+    assert_eq!(names.status.code(), Some(0));
+    let names = String::from_utf8_lossy(&names.stdout).into_owned();
+    let mut text =
+        "# Findings\n\nWhat `tracer explain NAME` prints; made by `UPDATE_EXPECT=1 cargo test \
+                    --test cli`.\n"
+            .to_owned();
+    let mut pages = 0;
+    for line in names.lines() {
+        let name = line.split_whitespace().next().expect("a line has a name");
+        let page = tracer(&format!("explain {name}"));
+        assert_eq!(page.status.code(), Some(0), "{name}");
+        let page = String::from_utf8_lossy(&page.stdout).into_owned();
+        let (title, rest) = page.split_once('\n').expect("a page has a title");
+        text.extend(["\n## ", title, "\n", &rest.replace('<', "\\<")]);
+        pages += 1;
+    }
+    assert!(pages > 50, "{names}");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings.md");
+    if env::var_os("UPDATE_EXPECT").is_some() {
+        fs::create_dir_all(path.parent().expect("it has one")).expect("it can be made");
+        fs::write(&path, &text).expect("the directory is there");
+    }
+    let expected = fs::read_to_string(&path).expect("it was written with UPDATE_EXPECT=1");
+    assert_eq!(text, expected, "if it is meant, UPDATE_EXPECT=1");
 }

@@ -16,6 +16,7 @@ mod kernel {
     mod overlays;
 
     mod broken;
+    mod diagnosis;
     mod drops;
     mod faults;
     mod healthy;

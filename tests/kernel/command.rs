@@ -83,7 +83,15 @@ fn a_trace_ends_when_its_time_is_up() {
     ]);
     assert_eq!(output.status.code(), Some(0));
     assert!((1..5).contains(&began.elapsed().as_secs()));
-    let summary: Value = serde_json::from_slice(&output.stdout).expect("one line");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let [findings, summary] = said.lines().collect::<Vec<_>>()[..] else {
+        panic!("not two lines: {said}");
+    };
+    assert!(
+        findings.starts_with("{\"type\":\"findings\",\"found\":0,"),
+        "{said}"
+    );
+    let summary: Value = serde_json::from_str(summary).expect("lines are JSON");
     assert_eq!(summary["schema"], 1);
     let seconds = summary["seconds"].as_f64().expect("it is a number");
     assert!((1.0..2.0).contains(&seconds), "{seconds}");

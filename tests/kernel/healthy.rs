@@ -231,6 +231,7 @@ fn assert_sound(summary: &Value, asked: usize) {
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn a_hundred_thousand_healthy_exchanges_are_accused_of_nothing() {
     let (traced, asked) = traced(5470, 100_000, "");
+    assert_eq!(traced.found(), [""; 0]);
     assert!(asked >= 100_000);
     assert_sound(&traced.summary, asked);
     for wrong in ["\"cause\"", "\"stopped_at\"", "\"amends\"", "\"retry_of\""] {
@@ -243,5 +244,6 @@ fn a_hundred_thousand_healthy_exchanges_are_accused_of_nothing() {
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn healthy_exchanges_followed_into_their_sockets_are_accused_of_nothing() {
     let (traced, asked) = traced(5471, 20_000, "--path --summary");
+    assert_eq!(traced.found(), [""; 0]);
     assert_sound(&traced.summary, asked);
 }

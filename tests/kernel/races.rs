@@ -177,6 +177,7 @@ fn of_two_clients_that_get_one_source_port_the_loser_names_the_winner() {
         assert_eq!(other["original"]["src"]["port"], port, "{row:#}");
         assert!(cause.contains("clashed with that of 192.0.2."), "{row:#}");
     }
+    assert_eq!(traced.found(), ["snat_ports: masquerading of this node"]);
     let tables = traced.summary["conntrack"].as_array();
     let node = tables.and_then(|tables| tables.iter().find(|table| table["netns"] == *routed.node));
     let counted = node.map(|node| node["counted"]["insert_failed"].clone());
@@ -225,6 +226,7 @@ fn a_clash_of_a_and_aaaa_that_the_kernel_resolves_is_a_note_and_no_cause() {
         );
         assert!(row["cause"].is_null(), "{row:#}");
     }
+    assert_eq!(traced.found(), [""; 0]);
     for row in traced.rows() {
         assert_eq!(row["outcome"], "answered", "{row:#}");
     }
@@ -281,6 +283,8 @@ fn a_query_that_finds_the_table_full_says_so() {
     tracer.wait_for(1);
     let traced = tracer.stop();
     drop(room);
+    let full = "conntrack_full: conntrack's table of this node";
+    assert_eq!(traced.found(), [full]);
     let row = &traced.rows()[0];
     assert_eq!(row["outcome"], "dropped", "{row:#}");
     let cause = row["cause"].as_str().unwrap_or_default();

@@ -145,6 +145,11 @@ fn an_upstream_that_never_answers_is_the_cause_of_a_server_failure() {
         waited.is_some_and(|waited| (600..700).contains(&waited)),
         "{cause}"
     );
+    let found = traced.found();
+    assert_eq!(
+        found,
+        [format!("upstream_timeout: upstream server {UPSTREAM}:5441")]
+    );
     let upstream = &rows[0]["upstream"];
     assert_eq!(upstream["outcome"], "unanswered");
     assert_eq!(upstream["queries"], 2);

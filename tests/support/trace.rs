@@ -34,6 +34,8 @@ pub(crate) struct Tracer {
 pub(crate) struct Traced {
     /// Rows as JSON lines, in order.
     lines: Vec<String>,
+    /// What was found wrong.
+    pub(crate) findings: Vec<Value>,
     /// The last line.
     pub(crate) summary: Value,
     /// Exit code.
@@ -136,8 +138,17 @@ impl Tracer {
         let last = lines.pop().expect("a summary ends it");
         let summary: Value = serde_json::from_str(&last).expect("lines are JSON");
         assert_eq!(summary["type"], "summary", "{last}");
+        let ends = |line: &String| line.starts_with("{\"type\":\"finding");
+        let (findings, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(ends);
+        let parse = |line: &String| serde_json::from_str(line).expect("lines are JSON");
+        let mut findings: Vec<Value> = findings.iter().map(parse).collect();
+        // `drops` finds nothing and says so.
+        if let Some(sought) = findings.pop() {
+            assert_eq!(sought["found"], findings.len(), "{sought}");
+        }
         Traced {
             lines,
+            findings,
             summary,
             code,
         }
@@ -166,6 +177,15 @@ impl Traced {
     /// All rows in short, see [`brief`].
     pub(crate) fn briefs(&self) -> Vec<String> {
         self.rows().iter().map(brief).collect()
+    }
+
+    /// Names and objects of what was found wrong, in order.
+    pub(crate) fn found(&self) -> Vec<String> {
+        let told = |finding: &Value| {
+            let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+            format!("{}: {}", word("name"), word("object"))
+        };
+        self.findings.iter().map(told).collect()
     }
 
     /// Nothing was lost and the exit code says so.

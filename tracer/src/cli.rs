@@ -56,6 +56,11 @@ pub enum Command {
     ///
     /// Exit code 1 when there is a warning or something is broken.
     Doctor(DoctorArgs),
+    /// Print the page behind a finding's name: what its packets look like, what is behind it, the remedy
+    Explain {
+        /// Name of a finding or of a check of `tracer doctor`; without it, all names
+        name: Option<String>,
+    },
     /// Serve inside the lab's namespaces
     #[command(hide = true)]
     LabServe(ServeArgs),

@@ -23,6 +23,7 @@ pub mod verify;
 
 pub mod report;
 
+pub mod diagnose;
 pub mod doctor;
 
 pub mod lab;

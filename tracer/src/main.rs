@@ -61,6 +61,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
             Command::Doctor(args) => run::doctor(&args).await,
+            Command::Explain { name } => run::explain(name.as_deref()),
             Command::LabServe(_) | Command::Completion { .. } => Ok(Exit::Done),
         }
     })

@@ -3,6 +3,7 @@
 
 mod dns;
 mod drops;
+mod findings;
 mod json;
 mod names;
 pub mod section;
@@ -15,7 +16,7 @@ mod whole;
 use std::io::{self, Write};
 
 use self::section::Section;
-pub use self::whole::Whole;
+pub use self::{findings::findings, whole::Whole};
 use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops, walk::Walk};
 
 /// How output looks.

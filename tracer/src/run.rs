@@ -7,12 +7,13 @@ mod conntrack;
 mod doctor;
 mod drops;
 mod ending;
+mod explain;
 mod filter;
 mod names;
 mod shown;
 mod verify;
 
-pub use self::{doctor::doctor, drops::drops, verify::verify};
+pub use self::{doctor::doctor, drops::drops, explain::explain, verify::verify};
 
 use std::{
     env,

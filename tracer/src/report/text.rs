@@ -22,7 +22,7 @@ pub(super) use self::{
 
 /// ANSI colours (ECMA-48, 8.3.117), or nothing.
 #[derive(Clone, Copy)]
-struct Paint(bool);
+pub(super) struct Paint(pub(super) bool);
 
 impl Paint {
     fn with(self, code: &'static str, text: impl Display) -> impl Display {
@@ -34,13 +34,13 @@ impl Paint {
             }
         })
     }
-    fn bad(self, text: impl Display) -> impl Display {
+    pub(super) fn bad(self, text: impl Display) -> impl Display {
         self.with("31", text)
     }
-    fn dim(self, text: impl Display) -> impl Display {
+    pub(super) fn dim(self, text: impl Display) -> impl Display {
         self.with("2", text)
     }
-    fn strong(self, text: impl Display) -> impl Display {
+    pub(super) fn strong(self, text: impl Display) -> impl Display {
         self.with("1", text)
     }
 }

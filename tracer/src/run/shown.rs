@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::{Exit, ending, filter::Filter, names::Names, tell};
 use crate::{
     cli::{Output, ToldArgs, TraceArgs},
+    diagnose::Diagnoses,
     model::{Named, Row, Trace},
     report::{self, Format, Whole},
 };
@@ -27,6 +28,7 @@ pub(super) struct Shown {
     told: ToldArgs,
     pub(super) names: Names,
     pub(super) trace: Trace,
+    diagnoses: Diagnoses,
     format: Format,
     unseen: Vec<String>,
     out: BufWriter<io::Stdout>,
@@ -43,6 +45,7 @@ impl Shown {
             told: args.told.clone(),
             names,
             trace: Trace::default(),
+            diagnoses: Diagnoses::default(),
             format: format(args.output),
             unseen,
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
@@ -75,6 +78,7 @@ impl Shown {
             if self.wants(&row, &named) {
                 named.sites = self.names.node.sites(&row);
                 self.trace.add(&row, &named);
+                self.diagnoses.add(&row, &named);
                 if self.each {
                     report::row(self.format, &row, &named, &mut self.out)?;
                 }
@@ -98,10 +102,11 @@ impl Shown {
 
     pub(super) fn summary(mut self, length: Duration) -> Result<Exit> {
         self.trace.api = self.names.api();
+        let findings = self.diagnoses.findings(&self.trace.breakdown);
         let whole = Whole {
             trace: &self.trace,
             seconds: length.as_secs_f64(),
-            findings: &[],
+            findings: &findings,
             unseen: &self.unseen,
         };
         ending::tell(self.format, &self.told, &whole, &mut self.out)?;

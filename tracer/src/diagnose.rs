@@ -1,0 +1,338 @@
+//! What went wrong with the packets of a trace, named: each row without a good end is claimed by the
+//! first diagnosis that its evidence supports, and what one cause did to many becomes one finding.
+//! A pure function of rows; what is kept is bounded.
+
+mod dns;
+mod drops;
+mod evidence;
+mod rejected;
+mod service;
+mod silent;
+mod state;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use self::{evidence::Evidence, state::State};
+use crate::model::{
+    Finding, Named, Row, Severity,
+    breakdown::Breakdown,
+    journey::Step,
+    tally::{Kind, Who},
+};
+
+/// A failure that has a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Diagnosis {
+    /// What `tracer explain` takes.
+    pub name: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong with the object, in one sentence without the full stop.
+    pub sentence: &'static str,
+    /// What its packets look like.
+    pub wire: &'static str,
+    /// What is behind it.
+    pub cause: &'static str,
+    /// What to do, as a command or an edit.
+    pub remedy: &'static str,
+    /// What would show that this is not it; empty when it is certain.
+    pub refuted_by: &'static str,
+    /// Fewest rows from which on it is told.
+    pub least: u64,
+    /// Whether a row is one of it; `None` where rows are told by what all of them add up to.
+    claim: Option<Judge>,
+}
+
+/// Whether a row, by its names and by what earlier rows showed, is of a diagnosis.
+type Judge = fn(&Row, &Named, &State) -> Option<Claim>;
+
+/// A row that a diagnosis claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    /// What is concerned: rows of one object are one finding.
+    object: Object,
+    /// What this row shows.
+    shown: String,
+}
+
+/// What is concerned: what sort of thing, and its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Object(&'static str, At);
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum At {
+    /// On this node.
+    Here,
+    Address(IpAddr),
+    Socket(SocketAddr),
+}
+
+impl Object {
+    /// What was asked, with its port.
+    fn asked(words: &'static str, row: &Row) -> Self {
+        Self(words, At::Socket(row.asked()))
+    }
+
+    /// Who was to answer, with its port; what was asked, where nothing was translated.
+    fn server(words: &'static str, row: &Row) -> Self {
+        Self(words, At::Socket(row.backend().unwrap_or(row.asked())))
+    }
+
+    /// The same by its address alone.
+    fn address(words: &'static str, row: &Row) -> Self {
+        Self(
+            words,
+            At::Address(row.backend().unwrap_or(row.asked()).ip()),
+        )
+    }
+
+    fn ip(self) -> Option<IpAddr> {
+        match self.1 {
+            At::Here => None,
+            At::Address(ip) => Some(ip),
+            At::Socket(socket) => Some(socket.ip()),
+        }
+    }
+
+    /// What it is called, by the names of a row that is about it; `None` where it has none.
+    fn name(self, row: &Row, named: &Named) -> Option<String> {
+        let ip = self.ip()?;
+        if row.backend().is_some_and(|backend| backend.ip() == ip) {
+            return named.backend.as_ref().map(|name| name.pod.to_string());
+        }
+        if row.asked().ip() != ip {
+            return None;
+        }
+        let asked = &named.asked;
+        let service = asked.service.as_ref();
+        let service = service.map(|name| name.port.service.to_string());
+        let pod = || asked.pod.as_ref().map(|name| name.pod.to_string());
+        service
+            .or_else(pod)
+            .or_else(|| asked.node.as_ref().map(ToString::to_string))
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(words, at) = self;
+        match at {
+            At::Here => out.write_str(words),
+            At::Address(ip) => write!(out, "{words} {ip}"),
+            At::Socket(socket) => write!(out, "{words} {socket}"),
+        }
+    }
+}
+
+/// All of them. A row belongs to the first that claims it, so what says more stands before what
+/// says less.
+pub const ALL: &[Diagnosis] = &[
+    dns::CONNTRACK_RACE,
+    drops::CONNTRACK_FULL,
+    drops::SNAT_PORTS,
+    dns::TCP_FALLBACK,
+    service::HAIRPIN,
+    rejected::NO_ENDPOINTS,
+    rejected::BACKEND_REFUSES,
+    rejected::POLICY_REJECT,
+    rejected::UNREACHABLE,
+    drops::RP_FILTER,
+    drops::RCVBUF_FULL,
+    drops::BAD_CHECKSUM,
+    drops::NO_NEIGHBOUR,
+    drops::NO_ROUTE,
+    drops::TOO_BIG,
+    drops::LATE_ANSWER,
+    drops::FORWARD_DROP,
+    drops::POLICY_DROP,
+    drops::ANSWER_UNREAD,
+    drops::KERNEL_DROP,
+    dns::LOOP,
+    dns::UNEXPECTED_SOURCE,
+    dns::UPSTREAM_TIMEOUT,
+    dns::SERVFAIL,
+    silent::SERVER_OVERLOADED,
+    silent::SERVER_SILENT,
+    silent::TUNNEL_SILENT,
+    silent::STALE_CONNTRACK,
+    silent::ANSWER_LOST,
+    service::STALLED,
+    service::RESET,
+    silent::BACKEND_SILENT,
+    service::UNTRANSLATED,
+    silent::UNANSWERED,
+    dns::UPSTREAM_SLOW,
+    silent::SERVER_SLOW,
+    dns::NDOTS,
+];
+
+/// The diagnosis called `name`.
+pub fn named(name: &str) -> Option<&'static Diagnosis> {
+    ALL.iter().find(|diagnosis| diagnosis.name == name)
+}
+
+/// What is another sign of the same, at the same address: it is told with the first of a pair.
+const SAME: &[(&str, &str)] = &[
+    ("rcvbuf_full", "server_overloaded"),
+    ("rcvbuf_full", "server_slow"),
+    ("rcvbuf_full", "late_answer"),
+    ("server_overloaded", "server_slow"),
+    ("server_overloaded", "late_answer"),
+    ("server_slow", "late_answer"),
+    ("upstream_timeout", "upstream_slow"),
+];
+
+/// Most objects that are told apart.
+const OBJECTS: usize = 256;
+
+/// Diagnoses in the making.
+#[derive(Debug, Default)]
+pub struct Diagnoses {
+    state: State,
+    found: BTreeMap<(usize, Object), Evidence>,
+    /// Rows by kind, those that amend earlier ones apart.
+    rows: BTreeMap<Kind, u64>,
+    /// Rows of objects that were too many to be told apart.
+    beyond: u64,
+}
+
+impl Diagnoses {
+    /// Takes a further row.
+    pub fn add(&mut self, row: &Row, named: &Named) {
+        if row.amends().is_none() {
+            *self.rows.entry(Kind::of(row)).or_default() += 1;
+        }
+        let claimed = ALL.iter().enumerate().find_map(|(index, diagnosis)| {
+            Some((index, diagnosis.claim?(row, named, &self.state)?))
+        });
+        self.state.add(row);
+        let Some((index, claim)) = claimed else {
+            return;
+        };
+        let key = (index, claim.object);
+        if self.found.len() >= OBJECTS && !self.found.contains_key(&key) {
+            self.beyond += 1;
+            return;
+        }
+        let evidence = self.found.entry(key).or_default();
+        if evidence.name.is_none() {
+            evidence.name = claim.object.name(row, named);
+        }
+        evidence.add(row, &Who::client(row, named), claim.shown);
+    }
+
+    /// What was found, the worst first; `totals` are of the same rows.
+    pub fn findings(&self, totals: &Breakdown) -> Vec<Finding> {
+        let settled: Vec<_> = self
+            .found
+            .iter()
+            .filter_map(|((index, object), evidence)| {
+                let diagnosis = silent::settled(&ALL[*index], *object, &self.state)?;
+                (evidence.rows >= diagnosis.least).then_some((diagnosis, *object, evidence))
+            })
+            .collect();
+        let is_sign = |of: &str, object: Object, name: &str| {
+            let same = SAME.contains(&(of, name));
+            same && settled
+                .iter()
+                .any(|(other, at, _)| other.name == of && at.1 == object.1)
+        };
+        let mut findings: Vec<(u64, Finding)> = Vec::new();
+        for (diagnosis, object, evidence) in &settled {
+            if SAME
+                .iter()
+                .any(|(of, _)| is_sign(of, *object, diagnosis.name))
+            {
+                continue;
+            }
+            let of = self.rows.get(&evidence.kind()).copied();
+            let of = of.unwrap_or(evidence.rows);
+            let mut finding = finding(diagnosis, *object, evidence, of);
+            for (other, at, rows) in &settled {
+                if at.1 == object.1 && is_sign(diagnosis.name, *at, other.name) {
+                    let rows = rows.rows;
+                    finding
+                        .evidence
+                        .push(format!("and {rows} that it {}", other.sentence));
+                }
+            }
+            findings.push((evidence.rows, finding));
+        }
+        findings.extend(dns::ndots(totals));
+        findings.sort_by(|(rows, one), (others, other)| {
+            let order = (other.severity, others).cmp(&(one.severity, rows));
+            order.then_with(|| one.object.cmp(&other.object))
+        });
+        findings.into_iter().map(|(_, finding)| finding).collect()
+    }
+
+    /// Rows that no finding counts, for their objects were too many.
+    pub fn beyond(&self) -> u64 {
+        self.beyond
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn finding(diagnosis: &Diagnosis, object: Object, evidence: &Evidence, of: u64) -> Finding {
+    Finding {
+        name: diagnosis.name,
+        severity: diagnosis.severity,
+        object: match &evidence.name {
+            Some(name) => format!("{object} ({name})"),
+            None => object.to_string(),
+        },
+        sentence: diagnosis.sentence.to_owned(),
+        stage: evidence.stage(),
+        evidence: evidence.lines(of),
+        since: evidence.first,
+        share: Some(evidence.rows as f64 / of.max(1) as f64),
+        remedy: diagnosis.remedy.to_owned(),
+        refuted_by: diagnosis.refuted_by.to_owned(),
+    }
+}
+
+/// The stage that a row passed last.
+fn last_step(row: &Row) -> Option<Step> {
+    row.journey()?.stages.last().map(|stage| stage.step)
+}
+
+/// The cause of a row that came to no good end; empty for one without.
+fn cause(row: &Row) -> &str {
+    let cause = match row {
+        Row::Dns(dns) => dns.cause.as_deref(),
+        Row::Connection(connection) => connection.cause.as_deref(),
+    };
+    cause
+        .filter(|_| !row.outcome().is_good())
+        .unwrap_or_default()
+}
+
+/// The page behind a name, as text.
+pub fn page(diagnosis: &Diagnosis) -> String {
+    let Diagnosis {
+        name,
+        severity,
+        sentence,
+        wire,
+        cause,
+        remedy,
+        refuted_by,
+        ..
+    } = diagnosis;
+    let severity = severity.name();
+    let refuted = match *refuted_by {
+        "" => String::new(),
+        refuted => format!("\nIt is not this if {refuted}.\n"),
+    };
+    format!(
+        "{name} ({severity})\n\n{sentence}.\n\nIn the packets: {wire}.\n\nBehind it: {cause}.\n\nRemedy: {remedy}.\n{refuted}"
+    )
+}
+
+#[cfg(test)]
+mod tests;

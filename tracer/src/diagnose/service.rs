@@ -1,0 +1,82 @@
+//! Failures of a Service's translation, and of connections that were made.
+
+use super::{Claim, Diagnosis, Object, cause};
+use crate::model::{Outcome, Row, Severity, asked::Via};
+
+pub(super) const HAIRPIN: Diagnosis = Diagnosis {
+    name: "hairpin",
+    severity: Severity::Broken,
+    sentence: "cannot reach itself through its Service",
+    wire: "the VIP is translated to the client's own address; the packet comes back to it from itself, or not at all",
+    cause: "the packet must be masqueraded (kube-proxy's KUBE-MARK-MASQ for a backend that asks itself), and the bridge's port must send it back to where it came from (hairpin mode, or a bridge that is promiscuous)",
+    remedy: "bridge link show dev VETH on the node: hairpin on; `hairpinMode` in the CNI configuration; tracer doctor --only kube_proxy",
+    refuted_by: "other pods cannot reach it either",
+    least: 1,
+    claim: Some(|row, _, _| {
+        let own = row.backend()?.ip() == row.client().address.ip();
+        (own && !row.outcome().is_good()).then(|| Claim {
+            object: Object::address("pod", row),
+            shown: cause(row).to_owned(),
+        })
+    }),
+};
+
+pub(super) const UNTRANSLATED: Diagnosis = Diagnosis {
+    name: "untranslated",
+    severity: Severity::Broken,
+    sentence: "is a Service's address, and packets for it leave untranslated, for nowhere",
+    wire: "the packet leaves the node with the VIP still its destination, and nothing comes back",
+    cause: "kube-proxy has written no rules for it (it does not run, or cannot read the API server), or the flow's conntrack entry was made before the rules were, and is kept alive by each retry",
+    remedy: "tracer doctor --only kube_proxy; tracer verify; for one flow: conntrack -D --orig-dst VIP",
+    refuted_by: "the Service is served without netfilter, by a program in the kernel that this tracer does not see at work",
+    least: 1,
+    claim: Some(|row, named, _| {
+        let service = named.asked.service.as_ref()?;
+        let of_rules = !matches!(service.port.via, Via::Headless);
+        let silent = row.outcome() == Outcome::Unanswered && row.backend().is_none();
+        (of_rules && silent).then(|| Claim {
+            object: Object::asked("address", row),
+            shown: cause(row).to_owned(),
+        })
+    }),
+};
+
+pub(super) const STALLED: Diagnosis = Diagnosis {
+    name: "stalled",
+    severity: Severity::Broken,
+    sentence: "takes connections, and then no data gets through",
+    wire: "the handshake is completed; data is sent again and again, without an acknowledgement",
+    cause: "large packets do not pass where small ones do: an MTU without room for the tunnel's header, and a firewall that drops ICMP fragmentation needed; or the server's node went away",
+    remedy: "tracer doctor --only cni_mtu; ping -M do -s 1400 ADDRESS between the pods' nodes",
+    refuted_by: "small requests stall as well",
+    least: 1,
+    claim: Some(|row, _, _| {
+        cause(row)
+            .contains("connected, and then nothing came")
+            .then(|| Claim {
+                object: Object::server("server", row),
+                shown: crate::model::cause::of(row).unwrap_or_default(),
+            })
+    }),
+};
+
+pub(super) const RESET: Diagnosis = Diagnosis {
+    name: "reset_midway",
+    severity: Severity::Warning,
+    sentence: "resets connections that it had taken",
+    wire: "the handshake is completed, and a TCP reset comes from the server's side before either side has closed",
+    cause: "the server crashes or closes with data unread, its queue of connections is full, or packets of the connection were not translated (conntrack calls them INVALID)",
+    remedy: "the server's log; kubectl get pod, for restarts; iptables-save -c | grep INVALID on the node",
+    refuted_by: "",
+    least: 3,
+    claim: Some(|row, _, _| {
+        let Row::Connection(connection) = row else {
+            return None;
+        };
+        let reset = connection.outcome == Outcome::Reset && connection.latency.is_some();
+        reset.then(|| Claim {
+            object: Object::server("server", row),
+            shown: cause(row).to_owned(),
+        })
+    }),
+};

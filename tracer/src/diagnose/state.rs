@@ -1,0 +1,194 @@
+//! What earlier rows say about later ones: which question of a pair was answered, which backends
+//! answer, which sockets keep asking in vain, who was told to ask again over TCP. Bounded.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row};
+
+/// Most entries of a generation; there are two.
+const ROOM: usize = 8192;
+
+/// Most backends that are told apart.
+const BACKENDS: usize = 4096;
+
+/// A and AAAA (RFC 1035, section 3.2.2; RFC 3596, section 2.1).
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// Two questions of one socket closer than this were sent at once.
+const AT_ONCE: Duration = Duration::from_millis(5);
+
+/// A client that asks over TCP asks within this.
+const FALLBACK: Duration = Duration::from_secs(30);
+
+/// Entries of the last while: when one generation is full, the one before it is forgotten.
+#[derive(Debug)]
+struct Recent<K, V> {
+    new: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for Recent<K, V> {
+    fn default() -> Self {
+        Self {
+            new: HashMap::new(),
+            old: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
+    fn insert(&mut self, key: K, value: V) {
+        if self.new.len() >= ROOM {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(key, value);
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.new.get(key).or_else(|| self.old.get(key))
+    }
+}
+
+/// How a backend did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Did {
+    pub(super) answered: u64,
+    pub(super) failed: u64,
+    /// Failures of a socket that had failed there before.
+    pub(super) again: u64,
+    /// What was asked last that became it.
+    asked: Option<SocketAddr>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    answered: Recent<(SocketAddr, SocketAddr), (u16, KtimeNs)>,
+    failed: Recent<(SocketAddr, SocketAddr), ()>,
+    truncated: Recent<(IpAddr, SocketAddr), KtimeNs>,
+    probes: Recent<String, u32>,
+    backends: BTreeMap<SocketAddr, Did>,
+    /// Answers by what was asked.
+    asked: BTreeMap<SocketAddr, u64>,
+}
+
+impl State {
+    /// Takes a row, after it was judged.
+    pub(super) fn add(&mut self, row: &Row) {
+        let good = row.outcome() == Outcome::Answered;
+        if let Row::Dns(dns) = row {
+            self.add_dns(dns, good);
+        }
+        if good && (self.asked.len() < BACKENDS || self.asked.contains_key(&row.asked())) {
+            *self.asked.entry(row.asked()).or_default() += 1;
+        }
+        let Some(backend) = row.backend() else {
+            return;
+        };
+        if self.backends.len() >= BACKENDS && !self.backends.contains_key(&backend) {
+            return;
+        }
+        let did = self.backends.entry(backend).or_default();
+        did.asked = Some(row.asked());
+        let socket = (row.client().address, backend);
+        if good {
+            did.answered += 1;
+        } else if row.amends().is_none() {
+            did.failed += 1;
+            did.again += u64::from(self.failed.get(&socket).is_some());
+            self.failed.insert(socket, ());
+        }
+    }
+
+    fn add_dns(&mut self, dns: &Dns, good: bool) {
+        if let Some(qtype @ (A | AAAA)) = dns.qtype
+            && good
+        {
+            let socket = (dns.client.address, dns.asked);
+            self.answered.insert(socket, (qtype, dns.ktime));
+        }
+        let name = dns.name.clone().unwrap_or_default();
+        if good && dns.truncated && dns.protocol == Protocol::Udp {
+            let key = (dns.client.address.ip(), dns.asked);
+            self.truncated.insert(key, dns.ktime);
+        }
+        if is_loop_probe(dns) {
+            let before = self.probes.get(&name).copied().unwrap_or(0);
+            self.probes.insert(name, before + 1);
+        }
+    }
+
+    /// Whether the other of A and AAAA, sent from the same socket at once, was answered.
+    pub(super) fn twin_was_answered(&self, dns: &Dns) -> bool {
+        let twin = match dns.qtype {
+            Some(A) => AAAA,
+            Some(AAAA) => A,
+            _ => return false,
+        };
+        let answered = self.answered.get(&(dns.client.address, dns.asked));
+        answered.is_some_and(|(qtype, at)| {
+            *qtype == twin && *at - dns.ktime < AT_ONCE && dns.ktime - *at < AT_ONCE
+        })
+    }
+
+    /// Whether a client was told, a short while ago, to ask the same address over TCP.
+    pub(super) fn was_truncated(&self, client: IpAddr, asked: SocketAddr, at: KtimeNs) -> bool {
+        let told = self.truncated.get(&(client, asked));
+        told.is_some_and(|told| at - *told < FALLBACK)
+    }
+
+    /// How often a probe of CoreDNS's plugin `loop` was asked before.
+    pub(super) fn probes(&self, dns: &Dns) -> u32 {
+        let name = dns.name.as_deref().unwrap_or_default();
+        self.probes.get(&name.to_owned()).copied().unwrap_or(0)
+    }
+
+    /// How a backend did, of an address's ports together.
+    pub(super) fn did(&self, backend: IpAddr) -> Did {
+        let mut all = Did::default();
+        for (address, did) in &self.backends {
+            if address.ip() == backend {
+                all.answered += did.answered;
+                all.failed += did.failed;
+                all.again += did.again;
+            }
+        }
+        all
+    }
+
+    /// Whether another backend of what was asked when `backend` failed answers.
+    pub(super) fn others_answer(&self, backend: IpAddr) -> bool {
+        let all = || self.backends.iter();
+        let own: Vec<_> = all()
+            .filter(|(address, _)| address.ip() == backend)
+            .filter_map(|(_, did)| did.asked)
+            .collect();
+        all().any(|(address, did)| {
+            let shares = did.asked.is_some_and(|asked| own.contains(&asked));
+            address.ip() != backend && did.answered > 0 && shares
+        })
+    }
+
+    /// Whether anything that asked `asked` was answered.
+    pub(super) fn answers(&self, asked: SocketAddr) -> bool {
+        self.asked.contains_key(&asked)
+    }
+}
+
+/// HINFO for two numbers, which CoreDNS asks itself at start (plugin/loop).
+pub(super) fn is_loop_probe(dns: &Dns) -> bool {
+    const HINFO: u16 = 13;
+    let name = dns.name.as_deref().unwrap_or_default();
+    let mut labels = name.split('.');
+    let number = |label: Option<&str>| {
+        label.is_some_and(|label| {
+            label.len() >= 10 && label.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    dns.qtype == Some(HINFO) && number(labels.next()) && number(labels.next())
+}

@@ -1,0 +1,382 @@
+//! Rows as the correlator makes them, and what they are told to be.
+
+use std::{sync::Arc, time::Duration};
+
+use super::*;
+use crate::model::{
+    Client, Connection, Dns, KtimeNs, Outcome, Protocol, SocketEnds, Trace, WallNs,
+    asked::{ServiceName, ServicePortName, Via},
+    cluster::ObjectName,
+    pod::Source,
+};
+
+const CLIENT: &str = "10.244.0.11:40000";
+const VIP: &str = "10.96.0.10:53";
+
+fn dns(serial: u64, client: &str, asked: &str) -> Dns {
+    Dns {
+        serial,
+        ktime: KtimeNs(serial * 1_000_000),
+        wall: WallNs(1_700_000_000_000_000_000),
+        client: Client {
+            address: client.parse().unwrap(),
+            netns: None,
+            sender: None,
+        },
+        protocol: Protocol::Udp,
+        asked: asked.parse().unwrap(),
+        backend: None,
+        id: 7,
+        name: Some("web.lab.test".to_owned()),
+        qtype: Some(1),
+        rcode: None,
+        answers: None,
+        truncated: false,
+        latency: None,
+        outcome: Outcome::Unanswered,
+        cause: None,
+        clash: None,
+        stopped: None,
+        ends: SocketEnds::default(),
+        upstream: None,
+        retry_of: None,
+        amends: None,
+        journey: None,
+    }
+}
+
+/// A cause by which rows are told that have no other sign.
+fn one_connection(outcome: Outcome, latency: Option<Duration>, cause: &str, expected: &[&str]) {
+    let row = Connection {
+        outcome,
+        latency,
+        cause: Some(cause.to_owned()),
+        ..connection(1)
+    };
+    let rows = [1, 2, 3].map(|serial| {
+        Row::Connection(Connection {
+            serial,
+            ..row.clone()
+        })
+    });
+    assert_eq!(found(&rows), expected, "{cause}");
+}
+
+fn connection(serial: u64) -> Connection {
+    Connection {
+        serial,
+        ktime: KtimeNs(serial),
+        wall: WallNs(0),
+        client: dns(0, CLIENT, VIP).client,
+        protocol: Protocol::Tcp,
+        asked: "10.96.0.12:80".parse().unwrap(),
+        backend: None,
+        latency: None,
+        first_byte: None,
+        retransmits: 0,
+        outcome: Outcome::Rejected,
+        cause: Some("ICMP port unreachable from 10.244.0.1".to_owned()),
+        stopped: None,
+        amends: None,
+        journey: None,
+    }
+}
+
+fn answered(mut row: Dns, backend: &str) -> Row {
+    row.backend = Some(backend.parse().unwrap());
+    row.outcome = Outcome::Answered;
+    row.rcode = Some(0);
+    row.latency = Some(Duration::from_millis(1));
+    Row::Dns(row)
+}
+
+fn failed(mut row: Dns, outcome: Outcome, cause: &str) -> Row {
+    row.outcome = outcome;
+    row.cause = Some(cause.to_owned());
+    Row::Dns(row)
+}
+
+fn found(rows: &[Row]) -> Vec<String> {
+    let mut diagnoses = Diagnoses::default();
+    let mut trace = Trace::default();
+    for row in rows {
+        diagnoses.add(row, &Named::default());
+        trace.add(row, &Named::default());
+    }
+    let findings = diagnoses.findings(&trace.breakdown);
+    let named = findings.iter();
+    named
+        .map(|finding| format!("{}: {}", finding.name, finding.object))
+        .collect()
+}
+
+fn one(outcome: Outcome, cause: &str, expected: &str) {
+    let rows = [failed(dns(1, CLIENT, VIP), outcome, cause)];
+    assert_eq!(found(&rows), [expected], "{cause}");
+}
+
+#[test]
+fn names_are_unique_and_pages_whole() {
+    for (index, diagnosis) in ALL.iter().enumerate() {
+        assert!(
+            ALL[index + 1..]
+                .iter()
+                .all(|other| other.name != diagnosis.name)
+        );
+        let page = page(diagnosis);
+        assert!(page.contains("Remedy: "), "{page}");
+        assert!(!page.contains(".."), "{page}");
+    }
+}
+
+#[test]
+fn what_the_kernel_or_the_node_says_is_named() {
+    use Outcome::{Dropped, Rejected};
+    one(
+        Rejected,
+        "ICMP port unreachable from 10.244.0.1",
+        "no_endpoints: Service 10.96.0.10",
+    );
+    one(
+        Rejected,
+        "ICMP port unreachable was sent, and did not reach the client",
+        "no_endpoints: Service 10.96.0.10",
+    );
+    one(
+        Rejected,
+        "ICMP port unreachable from 10.96.0.10",
+        "backend_refuses: backend 10.96.0.10:53",
+    );
+    one(
+        Rejected,
+        "ICMP host unreachable from 10.244.0.1",
+        "unreachable: address 10.96.0.10",
+    );
+    one(
+        Rejected,
+        "ICMP administratively prohibited from 192.0.2.1",
+        "policy_reject: traffic to 10.96.0.10:53",
+    );
+    let drop = |reason: &str| format!("the kernel dropped the query: {reason}");
+    let check = |reason: &str, expected: &str| one(Dropped, &drop(reason), expected);
+    check(
+        "IP_RPFILTER, by ip_rcv_finish+0x1",
+        "rp_filter: rp_filter of this node",
+    );
+    check(
+        "SOCKET_RCVBUFF, the receive buffer of its socket was full",
+        "rcvbuf_full: server 10.96.0.10:53",
+    );
+    check("UDP_CSUM, by udp_rcv+0x1", "bad_checksum: way to this node");
+    check(
+        "NEIGH_FAILED, by neigh_timer_handler+0x1",
+        "no_neighbour: address 10.96.0.10",
+    );
+    check(
+        "IP_OUTNOROUTES, by ip_forward+0x1",
+        "no_route: address 10.96.0.10",
+    );
+    check("PKT_TOO_BIG, by ip_forward+0x1", "mtu: a link on the way");
+    check(
+        "NETFILTER_DROP in PREROUTING, by nf_conntrack_in+0x1",
+        "conntrack_full: conntrack's table of this node",
+    );
+    check(
+        "NETFILTER_DROP in POSTROUTING, by nf_nat_inet_fn+0x1",
+        "snat_ports: masquerading of this node",
+    );
+    check(
+        "NETFILTER_DROP in FORWARD, by nft_do_chain+0x3e8",
+        "forward_drop: netfilter's hook FORWARD",
+    );
+    check(
+        "NETFILTER_DROP in INPUT, by nf_hook_slow+0x1",
+        "policy_drop: traffic to 10.96.0.10:53",
+    );
+    check(
+        "TC_INGRESS, by x+0x1",
+        "policy_drop: traffic to 10.96.0.10:53",
+    );
+    check(
+        "QDISC_DROP, by x+0x1",
+        "kernel_drop: traffic to 10.96.0.10:53",
+    );
+}
+
+#[test]
+fn one_of_two_questions_dropped_at_insertion_is_the_race_and_alone_it_is_not() {
+    let a = answered(dns(1, CLIENT, VIP), "10.244.0.21:53");
+    let aaaa = || Dns {
+        qtype: Some(28),
+        ktime: KtimeNs(1_010_000),
+        ..dns(2, CLIENT, VIP)
+    };
+    let cause = "the kernel dropped the query: NETFILTER_DROP in POSTROUTING, by nf_hook_slow+0x1";
+    let lost = || failed(aaaa(), Outcome::Dropped, cause);
+    assert_eq!(
+        found(&[a.clone(), lost()]),
+        ["conntrack_race: conntrack, for DNS at 10.96.0.10:53"]
+    );
+    let by_rule = ["policy_drop: traffic to 10.96.0.10:53"];
+    assert_eq!(found(&[lost()]), by_rule);
+    let later = Dns {
+        ktime: KtimeNs(900_000_000),
+        ..aaaa()
+    };
+    assert_eq!(
+        found(&[a.clone(), failed(later, Outcome::Dropped, cause)]),
+        by_rule
+    );
+    let silent = failed(aaaa(), Outcome::Unanswered, "no answer within 6 s");
+    assert_eq!(found(&[a, silent]), [""; 0], "servers drop AAAA as well");
+}
+
+#[test]
+fn a_backend_that_is_gone_is_told_from_one_that_is_silent() {
+    let to = |serial, client: &str, backend: &str| {
+        let row = Dns {
+            backend: Some(backend.parse().unwrap()),
+            ..dns(serial, client, VIP)
+        };
+        failed(row, Outcome::Unanswered, "no answer within 6 s")
+    };
+    let gone = "10.244.0.99:53";
+    let fine = answered(dns(9, "10.244.0.12:50000", VIP), "10.244.0.21:53");
+    let stale = [to(1, CLIENT, gone), to(2, CLIENT, gone), fine.clone()];
+    assert_eq!(found(&stale), ["stale_conntrack: backend 10.244.0.99"]);
+    let silent = [to(1, CLIENT, gone), to(2, "10.244.0.11:40001", gone), fine];
+    assert_eq!(found(&silent), ["backend_silent: backend 10.244.0.99"]);
+}
+
+#[test]
+fn what_leaves_by_a_tunnel_for_good_names_the_node() {
+    one(
+        Outcome::Unanswered,
+        "no answer within 6 s: it left by VXLAN for 192.0.2.12 and nothing came back",
+        "tunnel_silent: node 192.0.2.12",
+    );
+}
+
+#[test]
+fn a_probe_of_coredns_that_comes_again_and_again_is_a_loop() {
+    let probe = |serial| {
+        let row = Dns {
+            qtype: Some(13),
+            name: Some("4547308712345678901.6612345678901234567".to_owned()),
+            ..dns(serial, CLIENT, VIP)
+        };
+        answered(row, "10.244.0.21:53")
+    };
+    assert_eq!(found(&[probe(1)]), [""; 0]);
+    assert_eq!(
+        found(&[probe(1), probe(2), probe(3)]),
+        ["coredns_loop: CoreDNS, asked at 10.96.0.10:53"]
+    );
+}
+
+#[test]
+fn healthy_exchanges_with_ordinary_nxdomains_give_no_finding() {
+    let mut diagnoses = Diagnoses::default();
+    let mut trace = Trace::default();
+    for serial in 0..100_000 {
+        let client = format!("10.244.0.{}:{}", serial % 200 + 2, 1024 + serial % 60_000);
+        let mut row = dns(serial, &client, VIP);
+        row.name = Some(format!("n{}.lab.test", serial % 50));
+        let mut row = answered(row, "10.244.0.21:53");
+        if let Row::Dns(dns) = &mut row
+            && serial % 3 == 0
+        {
+            dns.rcode = Some(3);
+        }
+        diagnoses.add(&row, &Named::default());
+        trace.add(&row, &Named::default());
+    }
+    assert_eq!(diagnoses.findings(&trace.breakdown), []);
+}
+
+#[test]
+fn many_rows_of_one_cause_are_one_finding_with_their_share() {
+    let mut diagnoses = Diagnoses::default();
+    for serial in 0..10 {
+        let connection = Row::Connection(connection(serial));
+        diagnoses.add(&connection, &Named::default());
+    }
+    let findings = diagnoses.findings(&Breakdown::default());
+    assert_eq!(findings.len(), 1);
+    assert!((findings[0].share.unwrap() - 1.0).abs() < 1e-9);
+    assert!(findings[0].evidence[0].starts_with("10 of 10 connections"));
+}
+
+#[test]
+fn connections_that_were_made_and_go_wrong_are_named() {
+    let made = Some(Duration::from_millis(1));
+    one_connection(
+        Outcome::Unanswered,
+        made,
+        "connected, and then nothing came: data was sent again 5 times within 900 ms, without an answer",
+        &["stalled: server 10.96.0.12:80"],
+    );
+    one_connection(
+        Outcome::Reset,
+        made,
+        "reset by 10.244.0.31 after the handshake",
+        &["reset_midway: server 10.96.0.12:80"],
+    );
+    one_connection(
+        Outcome::Reset,
+        None,
+        "reset by 10.244.0.31 to the first packet",
+        &["backend_refuses: backend 10.96.0.12:80"],
+    );
+    one_connection(
+        Outcome::Unanswered,
+        None,
+        "no answer within 1 s: the server's answer was seen on its way back, and did not arrive",
+        &["answer_lost: server 10.96.0.12:80"],
+    );
+}
+
+#[test]
+fn a_pod_that_cannot_reach_itself_is_told_from_a_silent_one() {
+    let own = "10.244.0.11:53";
+    let row = Dns {
+        backend: Some(own.parse().unwrap()),
+        ..dns(1, CLIENT, VIP)
+    };
+    assert_eq!(
+        found(&[failed(row, Outcome::Unanswered, "no answer within 6 s")]),
+        ["hairpin: pod 10.244.0.11"]
+    );
+}
+
+#[test]
+fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
+    let service = ServiceName {
+        port: Arc::new(ServicePortName {
+            service: ObjectName {
+                namespace: "kube-system".into(),
+                name: "kube-dns".into(),
+            },
+            port: "dns".into(),
+            via: Via::ClusterIp,
+        }),
+        source: Source::Api,
+        age: Duration::ZERO,
+    };
+    let mut named = Named::default();
+    named.asked.service = Some(service);
+    let mut diagnoses = Diagnoses::default();
+    let row = failed(
+        dns(1, CLIENT, VIP),
+        Outcome::Unanswered,
+        "no answer within 6 s",
+    );
+    diagnoses.add(&row, &named);
+    let findings = diagnoses.findings(&Breakdown::default());
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].name, "untranslated");
+    assert_eq!(
+        findings[0].object,
+        "address 10.96.0.10:53 (kube-system/kube-dns)"
+    );
+}
