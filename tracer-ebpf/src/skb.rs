@@ -284,6 +284,18 @@ pub(crate) fn v4_mapped(address: u32) -> [u32; 4] {
     [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), address]
 }
 
+/// By words: an assignment becomes a call of `memmove`, which goes byte by byte and
+/// needs stack that Linux 5.10 counts also where it is not called.
+///
+/// # Safety
+/// `to` is valid for writes.
+#[inline(always)]
+pub(crate) unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]) {
+    let [[s0, s1, s2, s3], [d0, d1, d2, d3]] = *from;
+    // SAFETY: the caller's.
+    unsafe { to.write([[s0, s1, s2, s3], [d0, d1, d2, d3]]) }
+}
+
 /// Reads the headers of the IP packet at `ip`.
 #[inline(always)]
 pub(crate) fn headers(ip: u64, bounds: Bounds) -> Result<Headers, Skip> {

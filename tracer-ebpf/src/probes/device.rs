@@ -16,7 +16,7 @@ use crate::{
     config::program,
     output,
     probes::packet::{self, Seen},
-    record::{hook, place},
+    record::place,
     skb::{self, Bounds, Skb, Skip},
 };
 
@@ -96,7 +96,6 @@ fn device<const DIRECT: bool>(
         place,
         reason: 0,
         location: 0,
-        hook: hook::UNKNOWN,
     };
     if let Err(Skip::Unreadable) = packet::observe(&seen, skb, ip, bounds) {
         debug!(

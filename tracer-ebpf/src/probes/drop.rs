@@ -14,7 +14,7 @@ use crate::{
         drops,
         packet::{self, Seen},
     },
-    record::{hook, place},
+    record::place,
     skb::{self, Skb},
 };
 
@@ -69,7 +69,6 @@ fn freed<const DIRECT: bool>(skb: Skb<DIRECT>, location: u64, reason: u32) {
         place: place::DROPPED,
         reason,
         location,
-        hook: skb.hook(),
     };
     ended(skb, &seen);
 }
@@ -81,7 +80,6 @@ fn refused<const DIRECT: bool>(skb: Skb<DIRECT>, kind: u64, code: u64) {
         place: place::REFUSED,
         reason: (kind as u32 & 0xff) << 8 | code as u32 & 0xff,
         location: 0,
-        hook: hook::UNKNOWN,
     };
     ended(skb, &seen);
 }

@@ -91,7 +91,7 @@ fn add(table: &PerCpuHashMap<DropGroup, DropCount>, group: &DropGroup, one: &Dro
         (*count).packets += one.packets;
         (*count).bytes += one.bytes;
         (*count).ktime_ns = one.ktime_ns;
-        (*count).addresses = one.addresses;
+        skb::copy_addresses(&raw mut (*count).addresses, &one.addresses);
         (*count).sport = one.sport;
         (*count).dport = one.dport;
     }

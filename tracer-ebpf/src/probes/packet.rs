@@ -10,7 +10,7 @@ use aya_ebpf::{
     maps::{LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 
-use self::emit::{Record, copy_addresses, emit, emit_paged};
+use self::emit::{Record, emit, emit_paged};
 use crate::{
     config::{DNS_PORTS, program},
     output::{self, config, offset},
@@ -28,8 +28,6 @@ pub(crate) struct Seen {
     pub(crate) reason: u32,
     /// Drops only.
     pub(crate) location: u64,
-    /// Drops only: one of `record::hook`.
-    pub(crate) hook: u8,
 }
 
 /// A flow at one device: what is remembered of it is that its first data is still to come
@@ -133,7 +131,7 @@ unsafe fn parse(scratch: *mut Scratch, mut ip: u64, bounds: Bounds) -> Result<()
                 break;
             };
             let outer = &raw mut (*scratch).record.outer;
-            copy_addresses(&raw mut (*outer).addresses, &headers.addresses);
+            skb::copy_addresses(&raw mut (*outer).addresses, &headers.addresses);
             (*outer).network = inner.network;
             (*outer).kind = inner.kind;
             ip = inner.ip;

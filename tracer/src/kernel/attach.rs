@@ -1,6 +1,6 @@
 //! Attaching one probe: the first of its ways that this kernel takes.
 
-use std::path::Path;
+use std::{path::Path, time::Instant};
 
 use aya::{
     Ebpf,
@@ -81,7 +81,10 @@ pub(super) fn probe(ebpf: &mut Ebpf, present: &Present, types: Option<&aya::Btf>
 fn by(ebpf: &mut Ebpf, way: Way, types: Option<&aya::Btf>) -> Result<AttachKind, String> {
     let first = way.first().ok_or("nothing is to be attached")?;
     for attach in way {
-        if let Err(why) = one(ebpf, attach, types) {
+        let began = Instant::now();
+        let attached = one(ebpf, attach, types);
+        tracing::debug!(program = attach.program, took = ?began.elapsed(), "tried");
+        if let Err(why) = attached {
             tracing::debug!(program = attach.program, why, "refused");
             for attach in way {
                 unload(ebpf, attach);

@@ -14,8 +14,8 @@ use super::{Seen, own_conntrack};
 use crate::{
     output::{self, offset},
     record::{
-        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, kind, mark, part,
-        place,
+        BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, hook, kind, mark,
+        part, place,
     },
     skb::{self, Headers, Skb},
 };
@@ -126,7 +126,7 @@ fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
+        skb::copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
     }
     let conntrack = fill_conntrack(record, own_conntrack(skb, headers));
     let origin = fill_place(record, conntrack, seen, skb);
@@ -154,22 +154,11 @@ fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
         let to = (&raw mut (*record).rest).cast::<u8>().add(parts);
         #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
         let to = to.cast::<Outer>();
-        copy_addresses(&raw mut (*to).addresses, &(*from).addresses);
+        skb::copy_addresses(&raw mut (*to).addresses, &(*from).addresses);
         (*to).network = (*from).network;
         (*to).kind = (*from).kind;
     }
     1
-}
-
-/// By words: an assignment becomes a call of `memmove`, which goes byte by byte.
-///
-/// # Safety
-/// `to` is valid for writes.
-#[inline(always)]
-pub(super) unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]) {
-    let [[s0, s1, s2, s3], [d0, d1, d2, d3]] = *from;
-    // SAFETY: the caller's.
-    unsafe { to.write([[s0, s1, s2, s3], [d0, d1, d2, d3]]) }
 }
 
 /// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
@@ -236,7 +225,11 @@ fn fill_place<const DIRECT: bool>(
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;
         (*origin).location = seen.location;
-        (*origin).hook = seen.hook;
+        (*origin).hook = if seen.place == place::DROPPED {
+            skb.hook()
+        } else {
+            hook::UNKNOWN
+        };
         if full {
             (*origin).cgroup = generated::bpf_get_current_cgroup_id();
             (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
