@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::client::{A, inside, query};
 use crate::support::trace::Tracer;
-use crate::support::{End, LyingDns, Topology, dig, ip, raw, text_of, veth};
+use crate::support::{End, LyingDns, Topology, dig, ip, raw, text_of, veth, wire_to_nowhere};
 
 /// The other node's address, and that of the server behind it.
 const NODE2: &str = "192.0.2.2";
@@ -33,8 +33,7 @@ impl Node {
         let mut topology = Topology::new(test);
         let [pod, node] = ["pod1", "node1"].map(|name| topology.netns(name));
         if alone {
-            run(&format!("-n {node} link add eth0 type ifb"));
-            run(&format!("-n {node} link set eth0 up"));
+            wire_to_nowhere(&node, "eth0");
             run(&format!("-n {node} address add 192.0.2.1/24 dev eth0"));
             let neighbour = format!("{NODE2} lladdr 02:00:00:00:00:02 dev eth0");
             run(&format!("-n {node} neighbour add {neighbour}"));
@@ -212,9 +211,8 @@ fn whatever_carries_a_query_it_is_found_inside() {
     ];
     let mut topology = Topology::new("kinds");
     let node = topology.netns("node");
-    run(&format!("-n {node} link add eth0 type ifb"));
+    wire_to_nowhere(&node, "eth0");
     run(&format!("-n {node} address add 192.0.2.1/24 dev eth0"));
-    run(&format!("-n {node} link set eth0 up"));
     run(&format!(
         "-n {node} neighbour add {NODE2} lladdr 02:00:00:00:00:02 dev eth0"
     ));

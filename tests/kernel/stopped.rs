@@ -11,6 +11,7 @@ use crate::support::client::{A, inside, query, udp};
 use crate::support::trace::{Tracer, brief, text_of, without_code};
 use crate::support::{
     End, LyingDns, Topology, client_and_server, dig, ip, iptables_restore, run_in, veth,
+    wire_to_nowhere,
 };
 use tracer::lab::Lie;
 
@@ -224,11 +225,8 @@ fn an_answer_dropped_on_its_way_back_is_told_with_reason_and_place() {
     check(&row, "dropped", cause, place);
 }
 
-/// A device like a wire to nowhere: it takes packets, and the kernel is not seen to drop any (`ifb_xmit`,
-/// drivers/net/ifb.c).
 fn lead_nowhere(netns: &str, route: &str) {
-    ip(&["-n", netns, "link", "add", "nowhere", "type", "ifb"]);
-    ip(&["-n", netns, "link", "set", "nowhere", "up"]);
+    wire_to_nowhere(netns, "nowhere");
     ip(&["-n", netns, "route", "add", route, "dev", "nowhere"]);
 }
 

@@ -76,6 +76,18 @@ pub(crate) fn veth(a: &End<'_>, b: &End<'_>) {
     }
 }
 
+/// A device like a wire to nowhere, up: it takes packets, and the kernel is not seen to drop any (`ifb_xmit`,
+/// drivers/net/ifb.c; `dummy_xmit`, drivers/net/dummy.c, where Debian's cloud kernels have no ifb).
+pub(crate) fn wire_to_nowhere(netns: &str, device: &str) {
+    let added = ["ifb", "dummy"].iter().any(|kind| {
+        let words = ["-n", netns, "link", "add", device, "type", kind];
+        let output = Command::new("ip").args(words).output();
+        output.is_ok_and(|output| output.status.success())
+    });
+    assert!(added, "neither ifb nor dummy is in this kernel");
+    ip(&["-n", netns, "link", "set", device, "up"]);
+}
+
 /// The program under test: `TRACER_BIN`, for an optimised one, or the one cargo built beside the tests.
 pub(crate) fn program() -> PathBuf {
     env::var_os("TRACER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tracer").into(), PathBuf::from)
