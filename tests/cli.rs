@@ -69,7 +69,7 @@ fn mistakes_are_told_in_one_line_that_names_the_remedy() {
     );
     check(
         "trace -o xml",
-        "invalid value 'xml' for '--output <OUTPUT>' [possible values: text, json]",
+        "invalid value 'xml' for '--output <OUTPUT>' [possible values: text, json, html]; a similar value exists: 'html'",
     );
     check(
         "trace --for soon",

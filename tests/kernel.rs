@@ -28,6 +28,7 @@ mod kernel {
 
     mod command;
     mod load;
+    mod page;
     mod rules;
     mod sockets;
     mod virtio;

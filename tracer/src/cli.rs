@@ -91,7 +91,7 @@ pub struct TraceArgs {
     pub duration: Option<Duration>,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
+    pub output: TraceOutput,
     /// Print the summary at the end, and no line for each query and connection
     #[arg(long)]
     pub summary: bool,
@@ -158,6 +158,46 @@ pub struct ToldArgs {
     /// Print this report at the end, or all; may be repeated
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(report_names()))]
     pub report: Vec<String>,
+    /// Draw charts into this directory at the end
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
+    /// Format of the charts
+    #[arg(long, value_enum, default_value_t, requires = "charts")]
+    pub chart_format: ChartFormat,
+    /// Colours of the charts; without it, SVG has those that the browser asks for, and PNG is light
+    #[arg(long, value_enum, requires = "charts")]
+    pub chart_theme: Option<ChartTheme>,
+}
+
+/// Format of a chart's file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ChartFormat {
+    /// Scalable
+    #[default]
+    Svg,
+    /// 1600 pixels wide
+    Png,
+}
+
+/// Colours of charts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChartTheme {
+    /// Dark on white
+    Light,
+    /// Light on black
+    Dark,
+}
+
+/// How a whole trace is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TraceOutput {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+    /// One page at the end, with every report and chart, and nothing before it
+    Html,
 }
 
 impl ToldArgs {

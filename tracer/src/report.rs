@@ -1,9 +1,11 @@
 //! What a trace prints: rows as they finish and the summary at the end, as text or as JSON
 //! lines. The only stdout of a trace; a pure function of rows and `Trace`.
 
+pub mod chart;
 mod dns;
 mod drops;
 mod findings;
+mod html;
 mod json;
 mod names;
 pub mod section;
@@ -71,6 +73,14 @@ pub fn reports(
         }
     }
     Ok(())
+}
+
+/// Writes a whole page: every report and chart, in one file that needs no other.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn page(whole: &Whole<'_>, out: &mut impl Write) -> io::Result<()> {
+    html::page(whole, out)
 }
 
 /// Writes one row and a newline, and in text its journey under it.

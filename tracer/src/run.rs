@@ -10,6 +10,7 @@ mod ending;
 mod explain;
 mod filter;
 mod names;
+mod progress;
 mod shown;
 mod verify;
 
@@ -40,6 +41,7 @@ use crate::{
 
 use self::{
     names::Names,
+    progress::Progress,
     shown::{Shown, colour, format},
 };
 
@@ -158,6 +160,8 @@ pub fn probes(output: Output) -> Result<Exit> {
 /// What ends a trace.
 struct End {
     at: Option<Instant>,
+    /// How long it is until then from the start.
+    length: Option<Duration>,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -169,6 +173,7 @@ impl End {
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
         Ok(Self {
             at: None,
+            length: None,
             interrupt,
             terminate,
         })
@@ -176,6 +181,7 @@ impl End {
 
     /// Starts the clock.
     fn limit(&mut self, duration: Option<Duration>) {
+        self.length = duration;
         self.at = duration.map(|duration| Instant::now() + duration);
     }
 
@@ -257,6 +263,8 @@ impl Tracing {
 
     async fn until(&mut self, mut end: End) -> Result<()> {
         let mut more = false;
+        // Where no lines tell that it goes on.
+        let mut progress = Progress::new("tracing", self.shown.is_silent());
         loop {
             tokio::select! {
                 biased;
@@ -266,6 +274,7 @@ impl Tracing {
                 () = self.shown.names.hear() => {}
             }
             more = self.step()?;
+            progress.at(end.length);
             if let Some(logger) = &mut self.logger {
                 logger.flush();
             }

@@ -59,6 +59,8 @@ enum Task {
 enum Bench {
     /// Throughput and CPU time tracing takes from a DNS server under full load
     Overhead(bench::Overhead),
+    /// Time and memory from a million exchanges to all charts and the page, and the files' sizes
+    Report,
 }
 
 fn main() -> ExitCode {
@@ -85,6 +87,19 @@ fn run(task: Task) -> Result<ExitCode> {
         } => {
             setup::all()?;
             bench::overhead(&options)?;
+        }
+        Task::Bench {
+            what: Bench::Report,
+        } => {
+            setup::all()?;
+            sh::run(Command::new("cargo").args([
+                "bench",
+                "--quiet",
+                "--package",
+                "tracer",
+                "--bench",
+                "charts",
+            ]))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bind9-dnsutils", "kernel tests ask with dig"),
     ("dnsperf", "load for kernel tests and benchmarks"),
     ("tcpdump", "the benchmark's yardstick"),
+    ("chromium", "a kernel test opens a report's page in it"),
     ("qemu-system-x86", "tests on Debian's own kernels"),
     ("busybox-static", "the guests' userland"),
     ("kmod", "depmod for the guests' modules"),

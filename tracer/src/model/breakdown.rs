@@ -11,9 +11,10 @@ use std::{
 use super::{
     bounded::{Bounded, Weight},
     cause::{self, Drop},
+    cluster::Workload,
     ids::WallNs,
     journey::{Point, Stage, Step},
-    pod::Pod,
+    pod::{Pod, PodName},
     row::{Named, Protocol, Row},
     search::Search,
     series::Series,
@@ -59,6 +60,8 @@ pub struct Breakdown {
     pub drops: Bounded<(Drop, SocketAddr), u64, 1024>,
     /// Pods by the address that they had last; of the first 4096.
     pub pods: BTreeMap<IpAddr, Arc<Pod>>,
+    /// What pods belong to, of the first 4096 of which that is known.
+    pub workloads: BTreeMap<Who, Workload>,
     /// Those to look at one by one.
     pub worst: Worst,
 }
@@ -114,6 +117,7 @@ impl Breakdown {
             .flatten()
         {
             let Some(name) = name else { continue };
+            self.add_workload(name);
             let room = self.pods.len() < PODS;
             match self.pods.get_mut(&address.ip()) {
                 Some(pod) if Arc::ptr_eq(pod, &name.pod) => {}
@@ -123,6 +127,16 @@ impl Breakdown {
                 }
                 None => {}
             }
+        }
+    }
+
+    fn add_workload(&mut self, name: &PodName) {
+        let Some(workload) = name.workload() else {
+            return;
+        };
+        let pod = Who::pod(&name.pod);
+        if self.workloads.len() < PODS && !self.workloads.contains_key(&pod) {
+            self.workloads.insert(pod, workload.clone());
         }
     }
 

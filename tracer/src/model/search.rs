@@ -75,6 +75,27 @@ impl Search {
         }
     }
 
+    /// Adds all that `other` came to; names that it is still going through are left out.
+    pub fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.wasted += other.wasted;
+        for (domain, count) in &other.won {
+            if self.won.len() < DOMAINS || self.won.contains_key(domain) {
+                *self.won.entry(domain.clone()).or_default() += count;
+            }
+        }
+        if let Some((dots, name)) = &other.bare
+            && self.bare.as_ref().is_none_or(|(fewest, _)| dots < fewest)
+        {
+            self.bare = Some((*dots, name.clone()));
+        }
+        if let Some((dots, name)) = &other.searched
+            && self.searched.as_ref().is_none_or(|(most, _)| dots > most)
+        {
+            self.searched = Some((*dots, name.clone()));
+        }
+    }
+
     /// The name and the end that `name` is another try of, the longest that fits.
     fn known<'a>(&self, name: &'a str) -> Option<(&'a str, &'a str)> {
         if self.walks.is_empty() {

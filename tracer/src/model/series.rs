@@ -39,7 +39,8 @@ pub struct Column {
 }
 
 impl Column {
-    fn merge(&mut self, other: &Self) {
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
         for kind in 0..3 {
             self.count[kind] += other.count[kind];
             self.failed[kind] += other.failed[kind];

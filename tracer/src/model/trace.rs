@@ -282,12 +282,12 @@ impl Trace {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::model::{Client, KtimeNs, SocketEnds};
 
     /// A query answered after `latency`, sent `second` after the epoch; that is its serial number too.
-    pub(in crate::model) fn answered(second: u64, latency: Duration) -> Row {
+    pub(crate) fn answered(second: u64, latency: Duration) -> Row {
         Row::Dns(Dns {
             serial: second,
             ktime: KtimeNs(second * 1_000_000_000),

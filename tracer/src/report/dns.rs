@@ -1,17 +1,18 @@
 //! DNS by server, by client, by name; what was not answered and why; what search paths cost.
 
+mod search;
+
 use std::cmp::Reverse;
 
 use super::{
     Report, Whole,
-    section::{Cell, Column, Said, Section, Table, column, plural, share},
+    section::{Cell, Column, Said, Section, Table, column},
     text::short,
     whole::{causes, exchanges, percent, rcodes},
 };
 use crate::model::{
     breakdown::Breakdown,
-    search::Search,
-    tally::{Kind, Tally, Who},
+    tally::{Kind, Tally},
 };
 
 pub(super) const REPORT: Report = Report {
@@ -22,12 +23,6 @@ pub(super) const REPORT: Report = Report {
 
 /// Most rows of a table.
 const MOST: usize = 512;
-
-/// From this share on, what a search path wastes is worth mending.
-const WASTE: f64 = 0.2;
-
-/// A client that sent fewer queries in vain than this is not told to mend its search path.
-const FEW: u64 = 6;
 
 const SERVERS: &[Column] = &[
     column("service", "asked"),
@@ -71,16 +66,6 @@ const UNANSWERED: &[Column] = &[
     column("causes", "why"),
 ];
 
-const SEARCH: &[Column] = &[
-    column("client", "client"),
-    column("queries", "queries"),
-    column("needed", "needed"),
-    column("wasted", "wasted"),
-    column("share", "share"),
-    column("found", "found with"),
-    column("fix", "fix"),
-];
-
 fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
     let breakdown = whole.breakdown();
     let mut section = Section::default();
@@ -91,15 +76,13 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         return section;
     };
     section.said.extend(servers_said(whole));
-    for (client, search) in searches(breakdown) {
-        section.said.extend(search_said(client, search, breakdown));
-    }
+    section.said.extend(search::said(breakdown));
     section.said.push(latency(all));
     section.tables = vec![
         servers(whole),
         unanswered(whole),
         clients(breakdown),
-        search(breakdown),
+        search::table(breakdown),
         names(breakdown),
     ];
     section.tables.retain(|table| !table.rows.is_empty());
@@ -163,7 +146,7 @@ fn servers_said(whole: &Whole<'_>) -> Vec<Said> {
         let mut said = Said::bad(format!(
             "of {} to {}{}, {} ({})",
             exchanges(Kind::Dns, tally.count),
-            whole.service(*asked),
+            whole.service(Kind::Dns, *asked),
             backend.unwrap_or_default(),
             parts.join(", "),
             percent(tally.failed() + tally.refused, tally.count)
@@ -185,73 +168,6 @@ fn servers_said(whole: &Whole<'_>) -> Vec<Said> {
     said.collect()
 }
 
-/// Clients that search, those that waste most first.
-fn searches(breakdown: &Breakdown) -> Vec<(&Who, &Search)> {
-    let mut all: Vec<_> = breakdown
-        .searches
-        .iter()
-        .filter(|(_, search)| search.wasted > 0)
-        .collect();
-    all.sort_by_key(|(_, search)| Reverse(search.wasted));
-    all
-}
-
-fn queries_of(client: &Who, breakdown: &Breakdown) -> u64 {
-    breakdown.clients.get(client).map_or(0, |tally| tally.count)
-}
-
-fn search_said(client: &Who, search: &Search, breakdown: &Breakdown) -> Option<Said> {
-    let queries = queries_of(client, breakdown).max(search.sent);
-    if search.wasted < FEW || share(search.wasted, queries) < WASTE {
-        return None;
-    }
-    let mut said = Said::bad(format!(
-        "{client} wastes {} of its {} on its search path",
-        percent(search.wasted, queries),
-        exchanges(Kind::Dns, queries)
-    ));
-    said.evidence.push(format!(
-        "{} sent for names that were searched for, {} needed",
-        plural(search.sent, "query", "queries"),
-        search.sent - search.wasted
-    ));
-    let mut won: Vec<_> = search.won.iter().collect();
-    won.sort_by_key(|(_, count)| Reverse(**count));
-    for (domain, count) in won.into_iter().take(4) {
-        said.evidence.push(match &**domain {
-            "" => format!("{count} found as they stand"),
-            domain => format!("{count} found with {domain}"),
-        });
-    }
-    said.remedy = fix(client, search);
-    Some(said)
-}
-
-/// One line that ends most of the waste.
-///
-/// 1. A name found as it stands that has a dot or more: `ndots` of as many dots.
-/// 2. One without any dot: the final dot alone can say that it is whole.
-/// 3. A name found through the path: ask for it in full.
-fn fix(client: &Who, search: &Search) -> Option<String> {
-    let bare = search.won.get("").copied().unwrap_or(0);
-    let searched: u64 = search.won.values().sum::<u64>() - bare;
-    match (&search.bare, &search.searched) {
-        (Some((dots, _)), _) if bare >= searched && *dots > 0 => Some(match client {
-            Who::Pod { namespace, name } => format!(
-                "in the workload of pod {name} in {namespace} set spec.template.spec.dnsConfig.options: [{{name: ndots, value: \"{dots}\"}}]"
-            ),
-            _ => format!("set options ndots:{dots} in its resolv.conf"),
-        }),
-        (Some((_, name)), _) if bare >= searched => {
-            Some(format!("ask for `{name}.`, with the final dot"))
-        }
-        (_, Some((_, name))) => Some(format!(
-            "ask for names in full and with the final dot, such as `{name}.`"
-        )),
-        _ => None,
-    }
-}
-
 fn latencies(tally: &Tally) -> [Cell; 4] {
     [
         tally.at(0.5).into(),
@@ -265,7 +181,7 @@ fn servers(whole: &Whole<'_>) -> Table {
     let servers = whole.breakdown().servers.heaviest().into_iter();
     let rows = servers.take(MOST).map(|((asked, backend), tally)| {
         let mut row = vec![
-            whole.service(*asked).into(),
+            whole.service(Kind::Dns, *asked).into(),
             backend.map_or(Cell::Nothing, |backend| whole.address(backend).into()),
             tally.count.into(),
             tally.failed().into(),
@@ -295,7 +211,7 @@ fn unanswered(whole: &Whole<'_>) -> Table {
         .take(MOST)
         .map(|((asked, backend), tally)| {
             vec![
-                whole.service(*asked).into(),
+                whole.service(Kind::Dns, *asked).into(),
                 backend.map_or(Cell::Nothing, |backend| whole.address(backend).into()),
                 tally.failed().into(),
                 causes(tally),
@@ -346,40 +262,6 @@ fn names(breakdown: &Breakdown) -> Table {
         name: "names",
         title: "names by queries",
         columns: NAMES,
-        rows: rows.collect(),
-    }
-}
-
-fn search(breakdown: &Breakdown) -> Table {
-    let rows = searches(breakdown)
-        .into_iter()
-        .take(MOST)
-        .map(|(client, search)| {
-            let queries = queries_of(client, breakdown).max(search.sent);
-            let won = search.won.iter().map(|(domain, count)| {
-                let domain = if domain.is_empty() {
-                    "the name as it stands"
-                } else {
-                    domain
-                };
-                (domain.to_owned(), *count)
-            });
-            let mut won: Vec<_> = won.collect();
-            won.sort_by_key(|(_, count)| Reverse(*count));
-            vec![
-                client.to_string().into(),
-                queries.into(),
-                (queries - search.wasted).into(),
-                search.wasted.into(),
-                Cell::Share(share(search.wasted, queries)),
-                Cell::Counts(won),
-                fix(client, search).map_or(Cell::Nothing, Cell::Text),
-            ]
-        });
-    Table {
-        name: "search_paths",
-        title: "clients by the queries that their search path wastes",
-        columns: SEARCH,
         rows: rows.collect(),
     }
 }

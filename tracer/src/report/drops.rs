@@ -7,6 +7,7 @@ use super::{
     Report, Whole,
     section::{Cell, Column, Said, Section, Table, column, plural},
 };
+use crate::model::tally::Kind;
 
 pub(super) const REPORT: Report = Report {
     name: "drops",
@@ -42,7 +43,7 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         "{} failed because the kernel dropped a packet; {count} of them for {}{by}, on the way to {}",
         plural(all, "exchange", "exchanges"),
         drop.reason,
-        whole.service(*asked)
+        whole.service(Kind::Dns, *asked)
     ));
     if drop.reason.starts_with("NETFILTER_DROP") {
         said.evidence.push(
@@ -58,7 +59,7 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
             } else {
                 (&*drop.place).into()
             },
-            whole.service(*asked).into(),
+            whole.service(Kind::Dns, *asked).into(),
             (&*drop.what).into(),
             (**count).into(),
         ]

@@ -126,7 +126,7 @@ fn failing(whole: &Whole<'_>, services: &Services<'_>) -> Vec<Said> {
         } else {
             format!("{failed} of {}", exchanges(*kind, total.count))
         };
-        let service = whole.service(*asked);
+        let service = whole.service(*kind, *asked);
         let mut said = Said::bad(format!(
             "{of} to {} {service} failed ({})",
             kind.name(),
@@ -172,7 +172,7 @@ fn uneven(whole: &Whole<'_>, services: &Services<'_>) -> Vec<Said> {
                 percent(tally.count, count),
                 exchanges(*kind, count),
                 kind.name(),
-                whole.service(*asked),
+                whole.service(*kind, *asked),
                 expected * 100.0
             ));
             for (backend, tally) in backends {
@@ -195,7 +195,7 @@ fn services_table(whole: &Whole<'_>, services: &Services<'_>) -> Table {
     totals.sort_by_key(|(_, total)| Reverse(total.count));
     let rows = totals.into_iter().take(MOST).map(|((kind, asked), total)| {
         vec![
-            whole.service(*asked).into(),
+            whole.service(*kind, *asked).into(),
             kind.name().into(),
             total.count.into(),
             total.failed().into(),
@@ -237,7 +237,7 @@ fn backends_table(whole: &Whole<'_>, services: &Services<'_>) -> Table {
         for (backend, tally) in backends {
             let Some(backend) = backend else { continue };
             rows.push(vec![
-                whole.service(*asked).into(),
+                whole.service(*kind, *asked).into(),
                 kind.name().into(),
                 whole.address(*backend).into(),
                 tally.count.into(),

@@ -10,6 +10,7 @@ use super::{
     whole::{exchanges, percent, step_name, words},
 };
 use crate::model::{
+    Finding, Severity,
     breakdown::Breakdown,
     journey::Step,
     spread::Spread,
@@ -72,6 +73,7 @@ const MOST: usize = 256;
 fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
     let breakdown = whole.breakdown();
     let mut section = Section::default();
+    section.said.extend(whole.findings.iter().map(found));
     for kind in Kind::ALL {
         section.said.extend(failed(kind, breakdown));
         section.said.extend(slow(kind, breakdown));
@@ -100,6 +102,20 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         section.notes.push("times of stages are within three percent, those by service within one; a failed exchange counts up to where it was seen last".to_owned());
     }
     section
+}
+
+/// What those who look for causes found.
+fn found(finding: &Finding) -> Said {
+    let mut evidence = finding.evidence.clone();
+    if !finding.refuted_by.is_empty() {
+        evidence.push(format!("it is not this if {}", finding.refuted_by));
+    }
+    Said {
+        bad: finding.severity == Severity::Broken,
+        sentence: format!("{} {}", finding.object, finding.sentence),
+        evidence,
+        remedy: (!finding.remedy.is_empty()).then(|| finding.remedy.clone()),
+    }
 }
 
 /// What failed, why, and where it was seen last.
@@ -261,7 +277,7 @@ fn services(whole: &Whole<'_>) -> Table {
             .filter(|stage| stage.share >= 0.05)
         {
             rows.push(vec![
-                whole.service(asked).into(),
+                whole.service(kind, asked).into(),
                 kind.name().into(),
                 stage.step.leg.name().into(),
                 stage.step.stage.name().into(),

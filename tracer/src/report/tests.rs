@@ -6,6 +6,8 @@ use super::*;
 use crate::model::{
     Client, Connection, Dns, Journey, KtimeNs, NetnsInode, Outcome, Pod, PodName, Protocol, Site,
     SocketEnds, Source, WallNs,
+    asked::{ServiceName, ServicePortName, Via},
+    cluster::{ObjectName, PodObject, Workload},
     ids::Ifindex,
     journey::{Leg, Passed, Point, Side, Stage, Step},
 };
@@ -58,7 +60,7 @@ fn journey(start: u64, backend_micros: u64) -> Journey {
     }
 }
 
-fn dns(serial: u64, name: &str, rcode: u16, micros: u64) -> Dns {
+pub(super) fn dns(serial: u64, name: &str, rcode: u16, micros: u64) -> Dns {
     let at = serial * 100_000_000;
     Dns {
         serial,
@@ -91,7 +93,7 @@ fn dns(serial: u64, name: &str, rcode: u16, micros: u64) -> Dns {
     }
 }
 
-fn failed(serial: u64, outcome: Outcome, cause: &str) -> Dns {
+pub(super) fn failed(serial: u64, outcome: Outcome, cause: &str) -> Dns {
     Dns {
         asked: address("10.96.0.13:53"),
         rcode: None,
@@ -105,7 +107,7 @@ fn failed(serial: u64, outcome: Outcome, cause: &str) -> Dns {
     }
 }
 
-fn connection(serial: u64, backend: &str) -> Connection {
+pub(super) fn connection(serial: u64, backend: &str) -> Connection {
     let dns = dns(serial, "", 0, 20);
     Connection {
         serial,
@@ -155,7 +157,7 @@ fn named() -> Named {
 
 /// A client that searches for an outside name, one Service that answers and one that does not, a
 /// server that fails, and a Service one of whose backends has most of the connections.
-fn sample() -> Trace {
+pub(super) fn sample() -> Trace {
     let mut rows = Vec::new();
     let mut serials = 1..;
     let mut next = || serials.next().unwrap();
@@ -198,7 +200,7 @@ fn sample() -> Trace {
     trace
 }
 
-fn whole(trace: &Trace) -> Whole<'_> {
+pub(super) fn whole(trace: &Trace) -> Whole<'_> {
     Whole {
         trace,
         seconds: 10.0,
@@ -303,6 +305,102 @@ fn a_search_path_is_told_with_what_it_wastes_and_the_one_line_that_mends_it() {
             .unwrap()
             .contains("name: ndots, value: \"2\""),
         "{waste:?}"
+    );
+}
+
+/// `named`, the client's pod being the Deployment's of that name.
+fn of_deployment(pod: &str, deployment: &str) -> Named {
+    let mut named = named();
+    let mut name = named.pod.take().unwrap();
+    let pod = Arc::new(Pod {
+        namespace: "shop".into(),
+        name: pod.into(),
+        uid: None,
+    });
+    name.object = Some(Arc::new(PodObject {
+        pod: pod.clone(),
+        ips: Vec::new(),
+        node: None,
+        host_network: false,
+        workload: Some(Workload {
+            kind: "Deployment".into(),
+            name: deployment.into(),
+        }),
+        labels: Vec::new(),
+        ready: true,
+        created: WallNs(0),
+        deleted: None,
+        started: None,
+        ended: None,
+        config_hash: None,
+    }));
+    name.pod = pod;
+    named.pod = Some(name);
+    named
+}
+
+#[test]
+fn pods_of_a_workload_search_as_one_and_are_mended_by_one_command() {
+    let mut trace = Trace::default();
+    for pod in ["cart-7d9-a", "cart-7d9-b", "cart-7d9-c"] {
+        for (end, rcode) in [
+            (".shop.svc.cluster.local", 3),
+            (".svc.cluster.local", 3),
+            ("", 0),
+        ] {
+            let row = Row::Dns(dns(1, &format!("www.example.test{end}"), rcode, 150));
+            trace.add(&row, &of_deployment(pod, "cart"));
+        }
+    }
+    let section = (dns::REPORT.build)(&whole(&trace));
+    let waste = section
+        .said
+        .iter()
+        .find(|said| said.sentence.contains("search path"));
+    let waste = waste.unwrap();
+    assert_eq!(
+        waste.sentence,
+        "shop/deployment/cart wastes 67 % of its 9 queries on its search path"
+    );
+    assert_eq!(
+        waste.remedy.as_deref(),
+        Some(
+            r#"kubectl -n shop patch deployment cart --type merge -p '{"spec":{"template":{"spec":{"dnsConfig":{"options":[{"name":"ndots","value":"2"}]}}}}}'"#
+        )
+    );
+    let table = section
+        .tables
+        .iter()
+        .find(|table| table.name == "search_paths");
+    assert_eq!(table.unwrap().rows.len(), 1, "three pods, one workload");
+}
+
+#[test]
+fn a_service_goes_by_the_name_that_the_api_server_gave_it() {
+    let mut trace = Trace::default();
+    let port = Arc::new(ServicePortName {
+        service: ObjectName {
+            namespace: "shop".into(),
+            name: "web".into(),
+        },
+        port: "http".into(),
+        via: Via::ClusterIp,
+    });
+    let mut named = named();
+    named.asked.service = Some(ServiceName {
+        port,
+        source: Source::Api,
+        age: Duration::ZERO,
+    });
+    let refused = Connection {
+        outcome: Outcome::Rejected,
+        ..connection(1, "10.244.0.31:8080")
+    };
+    trace.add(&Row::Connection(refused), &named);
+    let said = sentences(&services::REPORT, &trace);
+    assert_eq!(
+        said[0],
+        "1 of 1 connection to tcp shop/web:http 10.96.0.80:80 failed (100 %)"
     );
 }
 

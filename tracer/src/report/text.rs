@@ -15,7 +15,8 @@ use std::{
 pub(super) use self::{
     drops::{drops, drops_summary},
     line::row,
-    section::section,
+    path::{cut, place},
+    section::{head, is_wordy, section, words},
     summary::summary,
     verify::walk,
 };

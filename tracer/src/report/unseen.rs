@@ -52,10 +52,7 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
             unplaced.fragments,
         ),
         ("gaps in DNS over TCP", unplaced.tcp_gaps),
-        (
-            "queries still waiting for their answer at the end",
-            unplaced.open,
-        ),
+        ("queries waiting for their answer at the end", unplaced.open),
         (
             "exchanges of addresses beyond the first 1024",
             whole.trace.beyond,

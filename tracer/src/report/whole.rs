@@ -7,7 +7,7 @@ use super::{
     section::{Cell, plural, share},
 };
 use crate::model::{
-    Finding, Trace, WallNs,
+    Finding, Protocol, Trace, WallNs,
     breakdown::Breakdown,
     journey::Step,
     tally::{Kind, Tally},
@@ -49,9 +49,18 @@ impl<'a> Whole<'a> {
         format!("{date}{time} – {end} UTC")
     }
 
-    /// What was asked, by the best name there is.
-    pub fn service(&self, asked: SocketAddr) -> String {
-        asked.to_string()
+    /// What was asked: the Service's port by the name that it had last, and the address. Over TCP or
+    /// UDP it may be two ports of the Service; where `kind` does not tell, it is UDP's.
+    pub fn service(&self, kind: Kind, asked: SocketAddr) -> String {
+        let tcp = (Protocol::Tcp, asked);
+        let named = match kind {
+            Kind::Tcp => self.trace.services.get(&tcp),
+            Kind::Dns | Kind::Udp => None,
+        };
+        match named.or_else(|| self.trace.dns_service(asked)) {
+            Some(port) => format!("{port} {asked}"),
+            None => asked.to_string(),
+        }
     }
 
     /// An address, and the pod there where one is known.
@@ -119,7 +128,11 @@ pub(super) fn causes(tally: &Tally) -> Cell {
 /// `37 %`, with a digit behind the point where it matters.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     let percent = share(part, whole) * 100.0;
-    if percent > 0.0 && !(1.0..=99.0).contains(&percent) && part != whole {
+    if percent > 0.0 && percent < 0.05 {
+        "less than 0.1 %".to_owned()
+    } else if percent >= 99.95 && part != whole {
+        "more than 99.9 %".to_owned()
+    } else if percent > 0.0 && !(1.0..=99.0).contains(&percent) && part != whole {
         format!("{percent:.1} %")
     } else {
         format!("{percent:.0} %")
@@ -136,6 +149,8 @@ mod tests {
         check(1, 3, "33 %");
         check(1, 1000, "0.1 %");
         check(999, 1000, "99.9 %");
+        check(1, 2270, "less than 0.1 %");
+        check(2269, 2270, "more than 99.9 %");
         check(0, 1000, "0 %");
         check(5, 5, "100 %");
         check(0, 0, "0 %");

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::{Exit, ending, filter::Filter, names::Names, tell};
 use crate::{
-    cli::{Output, ToldArgs, TraceArgs},
+    cli::{Output, ToldArgs, TraceArgs, TraceOutput},
     diagnose::Diagnoses,
     model::{Named, Row, Trace},
     report::{self, Format, Whole},
@@ -25,6 +25,7 @@ pub(super) struct Shown {
     netns: Vec<String>,
     filter: Filter,
     each: bool,
+    output: TraceOutput,
     told: ToldArgs,
     pub(super) names: Names,
     pub(super) trace: Trace,
@@ -41,15 +42,24 @@ impl Shown {
             connections: args.wants_connections(),
             netns: args.netns.clone(),
             filter: Filter::new(&args.names),
-            each: !args.summary,
+            each: !args.summary && args.output != TraceOutput::Html,
+            output: args.output,
             told: args.told.clone(),
             names,
             trace: Trace::default(),
             diagnoses: Diagnoses::default(),
-            format: format(args.output),
+            format: format(match args.output {
+                TraceOutput::Json => Output::Json,
+                TraceOutput::Text | TraceOutput::Html => Output::Text,
+            }),
             unseen,
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
         }
+    }
+
+    /// Whether nothing is printed before the end.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.each
     }
 
     /// A namespace may yet come, so its name may be right; more likely it is not.
@@ -109,8 +119,7 @@ impl Shown {
             findings: &findings,
             unseen: &self.unseen,
         };
-        ending::tell(self.format, &self.told, &whole, &mut self.out)?;
-        self.out.flush()?;
+        ending::tell(self.output, self.format, &self.told, &whole, &mut self.out)?;
         Ok(if self.trace.is_incomplete() {
             Exit::Incomplete
         } else {

@@ -130,6 +130,26 @@ fn a_service_that_does_not_exist_is_no_search() {
 }
 
 #[test]
+fn what_two_pods_searched_for_adds_up() {
+    let outside = &[
+        ("www.example.test.shop.svc.cluster.local", 3),
+        ("www.example.test", 0),
+    ];
+    let inside = &[
+        ("web.shop.svc.cluster.local", 3),
+        ("web.svc.cluster.local", 0),
+    ];
+    let mut both = check(outside, 2, 1, &[("", 1)]);
+    both.merge(&check(inside, 2, 1, &[("svc.cluster.local", 1)]));
+    both.merge(&check(outside, 2, 1, &[("", 1)]));
+    assert_eq!((both.sent, both.wasted), (6, 3));
+    let won: Vec<_> = both.won.iter().map(|(end, &n)| (&**end, n)).collect();
+    assert_eq!(won, [("", 2), ("svc.cluster.local", 1)]);
+    assert_eq!(both.bare, Some((2, "www.example.test".into())));
+    assert_eq!(both.searched, Some((0, "web.svc.cluster.local".into())));
+}
+
+#[test]
 fn who_asks_much_later_asks_anew() {
     let mut search = Search::default();
     search.add(&query("www.default.svc.cluster.local", 3, 0));

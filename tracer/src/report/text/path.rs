@@ -127,7 +127,7 @@ pub(super) fn step_name(step: Step) -> String {
 
 /// Where a stage ends, and where it began if it is the first; names have at most `most`
 /// characters.
-fn place(
+pub(in crate::report) fn place(
     journey: &Journey,
     named: &Named,
     (step, begin, end): (Step, Point, Point),
@@ -193,7 +193,7 @@ fn device(point: Point, named: &Named, most: usize) -> String {
 }
 
 /// The name, its middle left out where it has more than `most` characters.
-pub(super) fn cut(name: &str, most: usize) -> String {
+pub(in crate::report) fn cut(name: &str, most: usize) -> String {
     let count = name.chars().count();
     if count <= most {
         return name.to_owned();

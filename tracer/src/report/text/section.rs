@@ -116,19 +116,29 @@ fn table(table: &Table, paint: Paint, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// A cell in words.
-fn words(cell: &Cell) -> String {
+pub(in crate::report) fn words(cell: &Cell) -> String {
     match cell {
         Cell::Nothing => "-".to_owned(),
         Cell::Text(text) => text.clone(),
         Cell::Count(count) => count.to_string(),
+        Cell::Share(share) if *share > 0.0 && *share < 0.0005 => "< 0.1 %".to_owned(),
         Cell::Share(share) => format!("{:.1} %", share * 100.0),
         Cell::Time(time) => short(*time).to_string(),
         Cell::Counts(counts) if counts.is_empty() => "-".to_owned(),
+        Cell::Counts(counts) if is_wordy(counts) => {
+            let counts = counts.iter().map(|(what, count)| format!("{count} {what}"));
+            counts.collect::<Vec<_>>().join("; ")
+        }
         Cell::Counts(counts) => {
             let counts = counts.iter().map(|(what, count)| format!("{what} {count}"));
             counts.collect::<Vec<_>>().join(", ")
         }
     }
+}
+
+/// Whether what was counted takes several words: a number behind them would be read with them.
+pub(in crate::report) fn is_wordy(counts: &[(String, u64)]) -> bool {
+    counts.iter().any(|(what, _)| what.contains(' '))
 }
 
 fn fit(text: &str, last: bool) -> String {
@@ -143,4 +153,14 @@ fn exchange(shown: &Shown<'_>, paint: Paint, out: &mut impl Write) -> io::Result
     writeln!(out, "\n  {}", paint.strong(&shown.why))?;
     let example = shown.example;
     line::in_utc(&example.row, &example.named, paint, out)
+}
+
+/// The line of an exchange, as it is printed when it ends, without what is under it.
+pub(in crate::report) fn head(shown: &Shown<'_>) -> String {
+    let mut line = Vec::new();
+    let (row, named) = (&shown.example.row, &shown.example.named);
+    // Writing to memory does not fail.
+    let _ = line::in_utc(row, named, Paint(false), &mut line);
+    let text = String::from_utf8_lossy(&line);
+    text.lines().next().unwrap_or_default().to_owned()
 }
