@@ -259,15 +259,34 @@ pub struct DoctorArgs {
 /// What `tracer verify` takes.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Who sends: an address, or `node` for this node itself
-    #[arg(long, value_name = "WHO")]
-    pub from: String,
+    /// Walk one packet instead; who sends it: an address, or `node` for this node itself
+    #[arg(long, value_name = "WHO", requires = "to", help_heading = "One packet")]
+    pub from: Option<String>,
     /// To whom: a Service's port as shop/web:80, or an address and port
-    #[arg(long, value_name = "WHOM")]
-    pub to: String,
+    #[arg(
+        long,
+        value_name = "WHOM",
+        requires = "from",
+        help_heading = "One packet"
+    )]
+    pub to: Option<String>,
     /// By UDP; else by TCP
-    #[arg(long)]
+    #[arg(long, requires = "from", help_heading = "One packet")]
     pub udp: bool,
+    /// What the API objects are, instead of asking the API server: files as `kubectl get
+    /// services,endpointslices,nodes,pods -A -o json` writes them
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["from", "kubeconfig"])]
+    pub objects: Vec<PathBuf>,
+    /// How to reach the API server; else KUBECONFIG, a pod's service account, ~/.kube/config, and the
+    /// kubelet's own configuration are looked for, in this order
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Which Node this is; else the one that has this machine's addresses
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub node: Option<String>,
+    /// Go on until Ctrl-C, and print what is newly found and what is mended
+    #[arg(long, conflicts_with_all = ["from", "objects"])]
+    pub watch: bool,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

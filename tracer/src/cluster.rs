@@ -8,6 +8,7 @@ pub mod objects;
 
 mod config;
 mod door;
+mod file;
 mod intern;
 mod nodes;
 mod owners;
@@ -32,6 +33,7 @@ use kube::{Api, Client, core::PartialObjectMeta};
 use thiserror::Error;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+pub use self::file::{FileError, read as read_files};
 use self::{
     config::Found,
     door::{Door, Shared},

@@ -57,7 +57,7 @@ fn run(cli: Cli) -> Result<Exit> {
         match cli.command {
             Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
             Command::Drops(args) => run::drops(&args).await,
-            Command::Verify(args) => run::verify(&args),
+            Command::Verify(args) => run::verify(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
             Command::Doctor(args) => run::doctor(&args).await,

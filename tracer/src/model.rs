@@ -28,6 +28,7 @@ pub mod stopped;
 pub mod tally;
 pub mod trace;
 pub mod upstream;
+pub mod verified;
 pub mod walk;
 pub mod worst;
 

@@ -19,7 +19,9 @@ use std::io::{self, Write};
 
 use self::section::Section;
 pub use self::{findings::findings, whole::Whole};
-use crate::model::{Losses, Named, Row, Trace, WallNs, drops::NamedDrops, walk::Walk};
+use crate::model::{
+    Finding, Losses, Named, Row, Trace, WallNs, drops::NamedDrops, verified::Verified, walk::Walk,
+};
 
 /// How output looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,39 @@ pub fn walk(format: Format, walk: &Walk, out: &mut impl Write) -> io::Result<()>
     match format {
         Format::Text { colour } => text::walk(walk, colour, out),
         Format::Json => json::walk(walk, out),
+    }
+}
+
+/// Writes what came of judging a node's rules.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn verified(format: Format, verified: &Verified, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::verified(verified, colour, out),
+        Format::Json => json::verified(verified, out),
+    }
+}
+
+/// Writes what is newly found.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn found(format: Format, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => findings::one(finding, text::Paint(colour), out),
+        Format::Json => findings::one_line(finding, out),
+    }
+}
+
+/// Writes what is found no more.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn mended(format: Format, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Text { colour } => text::mended(finding, colour, out),
+        Format::Json => json::mended(finding, out),
     }
 }
 

@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 pub use expression::{Base, CompareOp, Expression, NatKind, Register, RejectKind, SetOp};
 pub use host::{Host, Route, RouteKind, contains};
 pub use judge::{
-    Branch, Ending, Judge, Origin, Outcome, Packet, RuleAt, SourceChange, Spread, Step,
+    Branch, Ending, Judge, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Spread, Step,
 };
 pub use services::{Front, RuleService, name_of_chain};
 pub use xt::{Match, Target};

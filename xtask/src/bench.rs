@@ -8,6 +8,9 @@ mod capture;
 mod child;
 mod load;
 mod stats;
+mod verify;
+
+pub(crate) use self::verify::{Verify, verify};
 
 use std::{
     fs,

@@ -61,6 +61,8 @@ enum Bench {
     Overhead(bench::Overhead),
     /// Time and memory from a million exchanges to all charts and the page, and the files' sizes
     Report,
+    /// Time and memory that `tracer verify` takes for the rules of a large cluster
+    Verify(bench::Verify),
 }
 
 fn main() -> ExitCode {
@@ -82,24 +84,23 @@ fn run(task: Task) -> Result<ExitCode> {
             cluster::run(&what)?;
         }
         Task::Test { tiers } => return test::run(&tiers),
-        Task::Bench {
-            what: Bench::Overhead(options),
-        } => {
+        Task::Bench { what } => {
             setup::all()?;
-            bench::overhead(&options)?;
-        }
-        Task::Bench {
-            what: Bench::Report,
-        } => {
-            setup::all()?;
-            sh::run(Command::new("cargo").args([
-                "bench",
-                "--quiet",
-                "--package",
-                "tracer",
-                "--bench",
-                "charts",
-            ]))?;
+            match what {
+                Bench::Overhead(options) => bench::overhead(&options)?,
+                Bench::Verify(options) => bench::verify(&options)?,
+                Bench::Report => {
+                    let words = [
+                        "bench",
+                        "--quiet",
+                        "--package",
+                        "tracer",
+                        "--bench",
+                        "charts",
+                    ];
+                    sh::run(Command::new("cargo").args(words))?;
+                }
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -48,7 +48,8 @@ pub(super) fn trim(raw: &core::Service, interner: &mut Interner) -> Option<Servi
             Some(listed) => addresses(listed),
             None => addresses(spec.cluster_ip.iter()),
         },
-        headless: spec.cluster_ip.as_deref() == Some(NO_ADDRESS),
+        headless: spec.cluster_ip.as_deref() == Some(NO_ADDRESS)
+            || label(&raw.metadata, HEADLESS).is_some(),
         external_ips: addresses(spec.external_ips.iter().flatten()),
         load_balancer_ips: load_balancer_ips(raw),
         source_ranges: spec

@@ -142,7 +142,7 @@ pub struct Service {
     pub r#type: ServiceType,
     /// `spec.clusterIPs`; empty for a headless Service and for ExternalName.
     pub cluster_ips: Vec<IpAddr>,
-    /// `spec.clusterIP` is `None`.
+    /// `spec.clusterIP` is `None`, or the label `service.kubernetes.io/headless` is there.
     pub headless: bool,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,

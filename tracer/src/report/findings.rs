@@ -39,22 +39,28 @@ fn text(
         );
     }
     for finding in findings {
-        let mark = match finding.severity {
-            Severity::Broken => "✗",
-            Severity::Warning => "!",
-        };
-        let said = format!("{mark} {} {}", finding.object, finding.sentence);
-        writeln!(out, "{} {}", paint.strong("found"), paint.bad(said))?;
-        for (index, line) in finding.evidence.iter().enumerate() {
-            let label = if index == 0 { "seen:" } else { "     " };
-            writeln!(out, "    {label} {line}")?;
-        }
-        writeln!(out, "    remedy: {}", finding.remedy)?;
-        if !finding.refuted_by.is_empty() {
-            writeln!(out, "    not this if: {}", finding.refuted_by)?;
-        }
+        one(finding, paint, out)?;
         let page = format!("    more: tracer explain {}", finding.name);
         writeln!(out, "{}", paint.dim(page))?;
+    }
+    Ok(())
+}
+
+/// A finding with its evidence and remedy.
+pub(super) fn one(finding: &Finding, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let mark = match finding.severity {
+        Severity::Broken => "✗",
+        Severity::Warning => "!",
+    };
+    let said = format!("{mark} {} {}", finding.object, finding.sentence);
+    writeln!(out, "{} {}", paint.strong("found"), paint.bad(said))?;
+    for (index, line) in finding.evidence.iter().enumerate() {
+        let label = if index == 0 { "seen:" } else { "     " };
+        writeln!(out, "    {label} {line}")?;
+    }
+    writeln!(out, "    remedy: {}", finding.remedy)?;
+    if !finding.refuted_by.is_empty() {
+        writeln!(out, "    not this if: {}", finding.refuted_by)?;
     }
     Ok(())
 }
@@ -114,28 +120,33 @@ struct FindingsLine<'a> {
 
 fn json(findings: &[Finding], sought: &[&str], out: &mut impl Write) -> io::Result<()> {
     for finding in findings {
-        let line = FindingLine {
-            r#type: "finding",
-            name: finding.name,
-            severity: finding.severity.name(),
-            object: &finding.object,
-            sentence: &finding.sentence,
-            stage: finding.stage.map(|step| StageLine {
-                leg: step.leg.name(),
-                stage: step.stage.name(),
-            }),
-            evidence: &finding.evidence,
-            share: finding.share,
-            remedy: &finding.remedy,
-            refuted_by: &finding.refuted_by,
-        };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.write_all(b"\n")?;
+        one_line(finding, out)?;
     }
     let line = FindingsLine {
         r#type: "findings",
         found: findings.len(),
         sought,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+/// A finding as one object.
+pub(super) fn one_line(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
+    let line = FindingLine {
+        r#type: "finding",
+        name: finding.name,
+        severity: finding.severity.name(),
+        object: &finding.object,
+        sentence: &finding.sentence,
+        stage: finding.stage.map(|step| StageLine {
+            leg: step.leg.name(),
+            stage: step.stage.name(),
+        }),
+        evidence: &finding.evidence,
+        share: finding.share,
+        remedy: &finding.remedy,
+        refuted_by: &finding.refuted_by,
     };
     serde_json::to_writer(&mut *out, &line)?;
     out.write_all(b"\n")

@@ -10,6 +10,7 @@ mod named;
 mod section;
 mod summary;
 mod upstream;
+mod verified;
 mod verify;
 
 use std::{
@@ -32,6 +33,7 @@ pub(super) use self::{
     drops::{drops, drops_summary},
     section::section,
     summary::summary,
+    verified::{mended, verified},
     verify::walk,
 };
 use super::names::{qtype_name, rcode_name};

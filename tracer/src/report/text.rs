@@ -5,6 +5,7 @@ mod line;
 mod path;
 mod section;
 mod summary;
+mod verified;
 mod verify;
 
 use std::{
@@ -18,6 +19,7 @@ pub(super) use self::{
     path::{cut, place},
     section::{head, is_wordy, section, words},
     summary::summary,
+    verified::{mended, verified},
     verify::walk,
 };
 

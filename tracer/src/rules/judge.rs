@@ -19,7 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub use spread::{Branch, Spread};
 
 use self::{state::State, walk::Walker};
-use super::{Hook, Host, RejectKind, Rule, Ruleset};
+use super::{Hook, Host, RejectKind, Rule, Ruleset, SetId};
 use crate::model::cluster::PortProtocol;
 
 /// A packet that opens a connection.
@@ -137,6 +137,15 @@ impl Ruleset {
     }
 }
 
+/// Where rules remember a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Memory {
+    /// A list of `-m recent`.
+    Recent(Box<str>),
+    /// A set that rules add to: its table's index and its own.
+    Set(u32, SetId),
+}
+
 /// Judges packets by one set of rules.
 pub struct Judge<'a>(Walker<'a>);
 
@@ -144,5 +153,12 @@ impl Judge<'_> {
     /// Walks `packet` from `origin`. `traced` keeps the rules in its way.
     pub fn judge(&self, packet: Packet, origin: Origin, traced: bool) -> Spread {
         self.0.walk(State::new(packet, origin, traced))
+    }
+
+    /// Walks a later packet of a client that is remembered there.
+    pub fn judge_again(&self, packet: Packet, origin: Origin, memory: &[Memory]) -> Spread {
+        let mut state = State::new(packet, origin, false);
+        state.remembered = memory.into();
+        self.0.walk(state)
     }
 }

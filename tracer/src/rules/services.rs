@@ -41,6 +41,33 @@ pub struct RuleService {
 }
 
 impl Ruleset {
+    /// The modes of kube-proxy whose rules are here, in the words of its `--proxy-mode`.
+    pub fn proxy_modes(&self) -> Vec<&'static str> {
+        let mut modes = Vec::new();
+        let of_iptables = |table: &Table| {
+            table.backend != Backend::Nftables
+                && &*table.name == "nat"
+                && table
+                    .chain("KUBE-SERVICES")
+                    .is_some_and(|chain| !chain.rules.is_empty())
+        };
+        if self.tables.iter().any(of_iptables) {
+            modes.push("iptables");
+        }
+        let of_nftables =
+            |table: &Table| table.backend == Backend::Nftables && &*table.name == "kube-proxy";
+        if self.tables.iter().any(of_nftables) {
+            modes.push("nftables");
+        }
+        modes
+    }
+
+    /// How many rules there are.
+    pub fn rule_count(&self) -> usize {
+        let chains = self.tables.iter().flat_map(|table| &table.chains);
+        chains.map(|chain| chain.rules.len()).sum()
+    }
+
     /// The ports of Services that kube-proxy's rules tell of, from any of its modes that are in
     /// these rules.
     pub fn services(&self) -> Vec<RuleService> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Ending, sets::Found, state::State, walk::Walker};
+use super::{Ending, Memory, sets::Found, state::State, walk::Walker};
 use crate::rules::{Expression, Register, RejectKind, SetOp, Value, Verdict};
 
 /// Numbers drawn among more are not told apart.
@@ -138,6 +138,7 @@ impl Walker<'_> {
                 set, op, timeout, ..
             } => {
                 if *op == SetOp::Update {
+                    state.noted.push(Memory::Set(state.table, *set));
                     let of_set = || self.set(state, *set).and_then(|set| set.timeout);
                     state.affinity = timeout.or_else(of_set).or(state.affinity);
                 }

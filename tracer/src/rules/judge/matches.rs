@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
+    Memory,
     fields::{SYN, state_bits, status_bits},
     machine::Flow,
     state::State,
@@ -94,11 +95,14 @@ impl Walker<'_> {
             } => {
                 if *op == RecentOp::Set {
                     state.affinity = self.recent.get(&**name).copied().or(state.affinity);
+                    state.noted.push(Memory::Recent(name.clone()));
                     // Whoever is remembered anew is there.
                     return Flow::when(!*negated);
                 }
-                // The client is a new one.
-                *negated
+                let mut remembered = state.remembered.iter();
+                let there =
+                    remembered.any(|memory| matches!(memory, Memory::Recent(list) if list == name));
+                there != *negated
             }
             Match::Physdev {
                 flags, inverted, ..

@@ -1,6 +1,6 @@
 //! Looking keys up: single keys, ranges, concatenations.
 
-use super::{state::State, walk::Walker};
+use super::{Memory, state::State, walk::Walker};
 use crate::rules::{Element, Register, Set, SetId, Value};
 
 /// What a look-up finds.
@@ -23,6 +23,15 @@ impl Walker<'_> {
         let Some(set) = self.set(state, id) else {
             return Found::Unknown;
         };
+        // Whom rules add with a time to end by are clients; this one is told apart.
+        if set.dynamic && set.timeout.is_some() && !set.map {
+            let there = state.remembered.contains(&Memory::Set(state.table, id));
+            return if there {
+                Found::Value(&Value::Nothing)
+            } else {
+                Found::Nothing
+            };
+        }
         match state.registers.load(key, set.key_length()) {
             Some(key) => set.find(key).map_or(Found::Nothing, Found::Value),
             None => Found::Unknown,

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Outcome, RuleAt, Step};
+use super::{Memory, Outcome, RuleAt, Step, state::State};
 
 /// Probabilities that differ by less are the same.
 const SAME: f64 = 1e-9;
@@ -19,18 +19,21 @@ pub struct Branch {
     pub high: f64,
     /// The rule that ended its way; `None` when none did.
     pub by: Option<RuleAt>,
+    /// Where the client is remembered then, on one such way.
+    pub memory: Rc<[Memory]>,
     /// Where the walk kept them, the rules on one such way.
     steps: Option<Rc<Walked>>,
 }
 
 impl Branch {
-    pub(super) fn new(outcome: Outcome, by: Option<RuleAt>, steps: Option<Rc<Walked>>) -> Self {
+    pub(super) fn new(outcome: Outcome, by: Option<RuleAt>, state: State) -> Self {
         Self {
             outcome,
             low: 1.0,
             high: 1.0,
             by,
-            steps,
+            memory: state.noted.into(),
+            steps: state.steps,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use super::{Ending, Origin, Outcome, Packet, RuleAt, SourceChange, Step, spread::Walked};
+use super::{Ending, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Step, spread::Walked};
 use crate::{
     model::cluster::PortProtocol,
     rules::{ChainId, Family, Hook, Register},
@@ -108,6 +108,10 @@ pub(super) struct State {
     pub(super) source: SourceChange,
     pub(super) destination_changed: bool,
     pub(super) affinity: Option<Duration>,
+    /// Where the client is remembered from before.
+    pub(super) remembered: Rc<[Memory]>,
+    /// Where it is remembered from now on.
+    pub(super) noted: Vec<Memory>,
     pub(super) untracked: bool,
     /// Conntrack has seen it.
     pub(super) tracked: bool,
@@ -145,6 +149,8 @@ impl State {
             source: SourceChange::Kept,
             destination_changed: false,
             affinity: None,
+            remembered: Rc::new([]),
+            noted: Vec::new(),
             untracked: false,
             tracked: true,
             nat_done: (false, false),

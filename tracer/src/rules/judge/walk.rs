@@ -80,7 +80,7 @@ impl<'a> Walker<'a> {
                 Move::On => {}
                 Move::End(ending, by) => {
                     let outcome: Outcome = state.outcome(ending);
-                    spread.add(Branch::new(outcome, by, state.steps), share);
+                    spread.add(Branch::new(outcome, by, state), share);
                     return spread;
                 }
                 Move::Chance(probability, other) => {

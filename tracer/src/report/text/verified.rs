@@ -1,0 +1,60 @@
+//! What came of judging a node's rules, for people: one line when all is well, else what is wrong.
+
+use std::io::{self, Write};
+
+use super::Paint;
+use crate::{
+    model::{Finding, Severity, verified::Verified},
+    report::findings,
+};
+
+pub(in crate::report) fn verified(
+    verified: &Verified,
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let paint = Paint(colour);
+    for found in &verified.findings {
+        findings::one(found, paint, out)?;
+    }
+    let modes = match verified.modes.as_slice() {
+        [] => "no".to_owned(),
+        modes => modes.join(" and "),
+    };
+    let looked = format!(
+        "{} Services with {} ports, {} packets walked through {} rules ({modes} mode) on {}",
+        verified.services, verified.ports, verified.packets, verified.rules, verified.node
+    );
+    let of = |severity| {
+        let findings = verified.findings.iter();
+        findings.filter(|one| one.severity == severity).count()
+    };
+    match (of(Severity::Broken), of(Severity::Warning)) {
+        (0, 0) => writeln!(out, "the rules do what the API objects say: {looked}"),
+        (broken, warnings) => {
+            let line = format!(
+                "{broken} broken, {warnings} {}: ",
+                plural("warning", warnings)
+            );
+            writeln!(out, "{}{looked}", paint.strong(&line))
+        }
+    }
+}
+
+fn plural(word: &str, count: usize) -> String {
+    if count == 1 {
+        word.to_owned()
+    } else {
+        format!("{word}s")
+    }
+}
+
+/// What is found no more.
+pub(in crate::report) fn mended(
+    finding: &Finding,
+    colour: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let head = Paint(colour).strong("mended").to_string();
+    writeln!(out, "{head} ✓ {} {}", finding.object, finding.name)
+}

@@ -1,0 +1,139 @@
+//! What kube-proxy was told and no object says, learnt from what it does for most Services: at which
+//! of the node's addresses it serves node ports, whose packets it masquerades.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::{
+    ask::origin_of,
+    askers::{Asker, AskerKind},
+    expect::Habits,
+    judgement::{Case, packet},
+    plan::{FrontKind, PortPlan},
+};
+use crate::{
+    model::{
+        Snapshot,
+        cluster::{Node, ServiceType, TrafficPolicy},
+    },
+    rules::{Ending, Host, Ruleset, SourceChange},
+};
+
+/// Ports looked at.
+const SAMPLE: usize = 200;
+
+/// Addresses of this node that are tried in each family.
+const TRIED: usize = 8;
+
+/// Where node ports are asked: for each family that one of the node's addresses at which most of
+/// them are translated or refused, which `--nodeport-addresses` decides.
+pub(super) fn node_addresses(
+    ruleset: &Ruleset,
+    host: &Host,
+    snapshot: &Snapshot,
+    node: &Node,
+) -> Vec<IpAddr> {
+    let mut candidates = node.addresses.clone();
+    candidates.retain(|address| host.is_local(*address));
+    candidates.extend(host.addresses().filter(|one| !node.addresses.contains(one)));
+    let services = snapshot.services.iter();
+    let with_node_ports = services.filter(|one| one.r#type != ServiceType::ClusterIp);
+    let ports = with_node_ports.flat_map(|service| &service.ports);
+    let ports = ports.filter_map(|port| Some((port.node_port?, port.protocol)));
+    let ports: Vec<_> = ports.take(SAMPLE).collect();
+    let judge = ruleset.judges(host);
+    let taken = |address: IpAddr| {
+        let asker: IpAddr = match address {
+            IpAddr::V4(_) => [203, 0, 113, 250].into(),
+            IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0xfa).into(),
+        };
+        let taken = ports.iter().filter(|(port, protocol)| {
+            let at = SocketAddr::new(address, *port);
+            let spread = judge.judge(packet(asker, at, *protocol), origin_of(asker, host), false);
+            let passes = |ending: &Ending| matches!(ending, Ending::Delivered | Ending::Sent(_));
+            let mut outcomes = spread.branches.iter().map(|branch| &branch.outcome);
+            outcomes.any(|one| one.destination != at || !passes(&one.ending))
+        });
+        taken.count()
+    };
+    let best = |v4: bool| {
+        let of_family = candidates.iter().filter(|one| one.is_ipv4() == v4);
+        let scored = of_family.take(TRIED).map(|one| (taken(*one), *one));
+        // The first of the best: the Node object's addresses come first.
+        scored.reduce(|best, one| if one.0 > best.0 { one } else { best })
+    };
+    let best = [true, false].into_iter().filter_map(best);
+    best.map(|(_, address)| address).collect()
+}
+
+/// What kube-proxy does for most Services at their cluster IPs.
+pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Habits {
+    let judge = case.ruleset.judges(case.host);
+    let mut masqueraded = [[0_u32; 2]; 2];
+    let step = plans.len().div_ceil(SAMPLE).max(1);
+    for plan in plans.iter().step_by(step) {
+        let Some(front) = plan.fronts.first() else {
+            continue;
+        };
+        let outside = case.askers(plan.family).outside;
+        let outside = outside.map(|one| Asker::at(AskerKind::Outside, one, case.host));
+        for (kind, asker) in [case.pod_for(plan), outside].into_iter().enumerate() {
+            let Some(asker) = asker else { continue };
+            let Some(packet) = case.packet(plan, *front, &asker) else {
+                continue;
+            };
+            let source = packet.source.ip();
+            let spread = judge.judge(packet, asker.origin.clone(), false);
+            let translated = spread.branches.iter().map(|branch| &branch.outcome);
+            let translated = translated.filter(|one| {
+                one.destination != front.at
+                    && one.destination.ip() != source
+                    && matches!(one.ending, Ending::Sent(_))
+            });
+            for outcome in translated.take(1) {
+                let kept = outcome.source == SourceChange::Kept;
+                masqueraded[kind][usize::from(!kept)] += 1;
+            }
+        }
+    }
+    let most = |[kept, replaced]: [u32; 2]| (kept + replaced > 0).then_some(replaced > kept);
+    Habits {
+        masquerade_all: most(masqueraded[0]),
+        knows_pods: most(masqueraded[1]),
+        pods_pass: pods_pass(case, plans),
+    }
+}
+
+/// Whether pods get past the external traffic policy Local: to endpoints that are not local.
+fn pods_pass(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Option<bool> {
+    let judge = case.ruleset.judges(case.host);
+    let telling = plans.iter().filter(|plan| {
+        let local = &plan.choice.local;
+        let others = plan.choice.cluster.iter().any(|at| !local.contains(at));
+        plan.service.external_policy == TrafficPolicy::Local && others
+    });
+    let (mut pass, mut all) = (0, 0);
+    for plan in telling.take(SAMPLE) {
+        let front = plan
+            .fronts
+            .iter()
+            .find(|one| one.kind == FrontKind::NodePort);
+        let front = front.or_else(|| {
+            plan.fronts
+                .iter()
+                .find(|one| one.kind == FrontKind::External)
+        });
+        let (Some(front), Some(asker)) = (front, case.pod_for(plan)) else {
+            continue;
+        };
+        let Some(packet) = case.packet(plan, *front, &asker) else {
+            continue;
+        };
+        let spread = judge.judge(packet, asker.origin.clone(), false);
+        let mut reached = spread.branches.iter().map(|one| one.outcome.destination);
+        all += 1;
+        let local = &plan.choice.local;
+        let passes = |at| plan.choice.cluster.contains(&at) && !local.contains(&at);
+        pass += usize::from(reached.any(passes));
+    }
+    (all > 0).then_some(pass * 2 >= all)
+}

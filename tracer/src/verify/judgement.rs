@@ -1,0 +1,341 @@
+//! The judgement: every Service port, at each of its addresses, from each kind of source, walked
+//! through the rules and compared with what the API objects ask for.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    thread,
+};
+
+use super::{
+    askers::{Asker, AskerKind, Askers, within},
+    compare::{Difference, Differing, compare},
+    expect::{Expect, Habits, Masquerade, expect},
+    habits, leftovers,
+    plan::{FrontKind, FrontPlan, PortPlan, plans},
+    words::{Words, conflict},
+};
+use crate::{
+    model::{
+        Snapshot,
+        cluster::{Node, PortProtocol},
+        verified::Verified,
+    },
+    rules::{Family, Host, Judge, Packet, Ruleset, Spread},
+};
+
+/// A client's port, of those that kernels take by themselves.
+const CLIENT_PORT: u16 = 50_000;
+
+/// All that is judged with.
+pub(super) struct Case<'a> {
+    pub(super) ruleset: &'a Ruleset,
+    pub(super) host: &'a Host,
+    pub(super) node: &'a Node,
+    askers: [Askers; 2],
+    habits: Habits,
+    /// Services of several fronts at one address.
+    claims: HashMap<(SocketAddr, PortProtocol), u32>,
+    pod_ranges: Vec<(IpAddr, u8)>,
+}
+
+/// One difference, where it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// Index of the plan.
+    pub(super) plan: usize,
+    pub(super) front: FrontPlan,
+    pub(super) asker: Asker,
+    /// Endpoints that are to get packets.
+    pub(super) wanted: Vec<SocketAddr>,
+    pub(super) differing: Differing,
+}
+
+/// Judges the rules of `ruleset`, those of `node`, by `snapshot`.
+pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -> Verified {
+    let modes = ruleset.proxy_modes();
+    let plans = plans(
+        snapshot,
+        &node.name,
+        &habits::node_addresses(ruleset, host, snapshot, node),
+    );
+    let mut verified = Verified {
+        node: node.name.to_string(),
+        taken: snapshot.taken,
+        services: services(&plans),
+        ports: plans.len(),
+        packets: 0,
+        rules: ruleset.rule_count(),
+        findings: Vec::new(),
+        modes,
+    };
+    if verified.modes.is_empty() && !plans.is_empty() {
+        verified.findings.push(super::words::no_rules(node));
+        return verified;
+    }
+    let mut case = Case {
+        ruleset,
+        host,
+        node,
+        askers: [Family::V4, Family::V6].map(|family| Askers::of(snapshot, host, node, family)),
+        habits: Habits::default(),
+        claims: claims(&plans),
+        pod_ranges: snapshot
+            .nodes
+            .iter()
+            .flat_map(|node| node.pod_cidrs.iter().copied())
+            .collect(),
+    };
+    case.habits = habits::of(&case, &plans);
+    let (found, packets) = case.judge_all(&plans);
+    verified.packets = packets;
+    let mut words = Words::new(&case, &plans);
+    verified.findings = words.findings(found);
+    verified.findings.extend(conflicts(&case, &plans));
+    let left = leftovers::find(&case, snapshot, &plans, &verified.findings);
+    verified.findings.extend(left);
+    if verified.modes.len() > 1 {
+        verified
+            .findings
+            .push(super::words::two_modes(&verified.modes));
+    }
+    verified.findings.sort_by(|a, b| {
+        b.severity
+            .cmp(&a.severity)
+            .then_with(|| a.object.cmp(&b.object))
+    });
+    verified
+}
+
+fn services(plans: &[PortPlan<'_>]) -> usize {
+    let mut names: Vec<_> = plans.iter().map(|plan| &plan.service.name).collect();
+    names.dedup();
+    names.len()
+}
+
+/// A client's first packet.
+pub(super) fn packet(source: IpAddr, destination: SocketAddr, protocol: PortProtocol) -> Packet {
+    Packet {
+        source: SocketAddr::new(source, CLIENT_PORT),
+        destination,
+        protocol,
+    }
+}
+
+fn claims(plans: &[PortPlan<'_>]) -> HashMap<(SocketAddr, PortProtocol), u32> {
+    let mut claims = HashMap::new();
+    for plan in plans {
+        for front in &plan.fronts {
+            *claims.entry((front.at, plan.port.protocol)).or_insert(0) += 1;
+        }
+    }
+    claims
+}
+
+fn conflicts(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Vec<crate::model::Finding> {
+    let mut by_address: HashMap<_, Vec<String>> = HashMap::new();
+    for plan in plans {
+        for front in &plan.fronts {
+            let key = (front.at, plan.port.protocol);
+            if case.claims.get(&key).is_some_and(|count| *count > 1) {
+                by_address.entry(key).or_default().push(plan.object());
+            }
+        }
+    }
+    let all = by_address.into_iter();
+    all.map(|((at, protocol), objects)| conflict(at, protocol, &objects))
+        .collect()
+}
+
+impl Case<'_> {
+    pub(super) fn askers(&self, family: Family) -> &Askers {
+        match family {
+            Family::V4 => &self.askers[0],
+            Family::V6 => &self.askers[1],
+        }
+    }
+
+    /// A pod of this node that is no endpoint of the Service, where there is one.
+    pub(super) fn pod_for(&self, plan: &PortPlan<'_>) -> Option<Asker> {
+        let pods = &self.askers(plan.family).pods;
+        let stranger = pods
+            .iter()
+            .find(|pod| plan.known.iter().all(|one| one.at.ip() != **pod));
+        let pod = stranger.or(pods.first())?;
+        Some(Asker::at(AskerKind::Pod, *pod, self.host))
+    }
+
+    /// Who asks at `front`.
+    fn askers_at(&self, plan: &PortPlan<'_>, front: FrontPlan) -> Vec<Asker> {
+        let mut askers: Vec<_> = self.pod_for(plan).into_iter().collect();
+        askers.push(Asker {
+            kind: AskerKind::Node,
+            address: None,
+            origin: crate::rules::Origin::Host,
+        });
+        let outside = self.askers(plan.family).outside;
+        let outside = outside.map(|address| Asker::at(AskerKind::Outside, address, self.host));
+        askers.extend(outside);
+        if front.kind == FrontKind::LoadBalancer {
+            let ranges = plan.source_ranges();
+            let inside = ranges.iter().filter_map(|range| {
+                let address = within(*range, self.host, &self.pod_ranges)?;
+                Some(Asker::at(AskerKind::Outside, address, self.host))
+            });
+            askers.extend(inside.take(2));
+        }
+        if front.kind == FrontKind::ClusterIp {
+            // A pod that reaches itself.
+            let endpoints = plan.for_policy(plan.service.internal_policy).iter();
+            let here = endpoints.filter(|at| {
+                let mut known = plan.known.iter();
+                known.any(|one| one.at == **at && one.local) && !self.host.is_local(at.ip())
+            });
+            askers.extend(here.map(|at| Asker::at(AskerKind::Pod, at.ip(), self.host)));
+        }
+        askers
+    }
+
+    /// The packet that `asker` sends; `None` when it cannot.
+    pub(super) fn packet(
+        &self,
+        plan: &PortPlan<'_>,
+        front: FrontPlan,
+        asker: &Asker,
+    ) -> Option<Packet> {
+        let own = || self.host.source_for(front.at.ip());
+        let source = asker.address.or_else(own)?;
+        Some(packet(source, front.at, plan.port.protocol))
+    }
+
+    /// Judges on all processors.
+    fn judge_all(&self, plans: &[PortPlan<'_>]) -> (Vec<Found>, u64) {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let each = plans.len().div_ceil(processors).max(1);
+        thread::scope(|scope| {
+            let chunks = plans.chunks(each).enumerate();
+            let jobs = chunks.map(|(index, chunk)| {
+                scope.spawn(move || {
+                    let judge = self.ruleset.judges(self.host);
+                    let mut found = Vec::new();
+                    let mut packets = 0;
+                    for (offset, plan) in chunk.iter().enumerate() {
+                        packets += self.judge_one(&judge, index * each + offset, plan, &mut found);
+                    }
+                    (found, packets)
+                })
+            });
+            let jobs: Vec<_> = jobs.collect();
+            let mut all = (Vec::new(), 0);
+            for job in jobs {
+                if let Ok((found, packets)) = job.join() {
+                    all.0.extend(found);
+                    all.1 += packets;
+                }
+            }
+            all
+        })
+    }
+
+    fn judge_one(
+        &self,
+        judge: &Judge<'_>,
+        index: usize,
+        plan: &PortPlan<'_>,
+        found: &mut Vec<Found>,
+    ) -> u64 {
+        let mut packets = 0;
+        for front in &plan.fronts {
+            let key = (front.at, plan.port.protocol);
+            if self.claims.get(&key).is_some_and(|count| *count > 1) {
+                continue;
+            }
+            for asker in self.askers_at(plan, *front) {
+                let expect = expect(plan, *front, &asker, self.host, self.habits);
+                let (Some(expect), Some(packet)) = (expect, self.packet(plan, *front, &asker))
+                else {
+                    continue;
+                };
+                packets += 1;
+                let spread = judge.judge(packet, asker.origin.clone(), false);
+                let source = packet.source.ip();
+                let affinity = plan.service.affinity;
+                let mut all = compare(expect, &spread, front.at, source, affinity);
+                if affinity.is_some() && all.is_empty() && asker.kind != AskerKind::Node {
+                    all.extend(forgets(judge, packet, &asker, &spread, &mut packets));
+                }
+                let wanted = match expect {
+                    Expect::Backends(wanted, _) => wanted,
+                    _ => &[],
+                };
+                found.extend(all.into_iter().map(|differing| Found {
+                    plan: index,
+                    front: *front,
+                    asker: asker.clone(),
+                    wanted: wanted.to_vec(),
+                    differing,
+                }));
+            }
+        }
+        packets
+    }
+
+    /// All branches of one packet, with the rules in its way.
+    pub(super) fn trace(&self, found: &Found, plan: &PortPlan<'_>) -> Option<Spread> {
+        let packet = self.packet(plan, found.front, &found.asker)?;
+        let judge = self.ruleset.judges(self.host);
+        Some(judge.judge(packet, found.asker.origin.clone(), true))
+    }
+
+    /// Whether packets to `at` are translated, from a pod or from outside, and where to.
+    pub(super) fn leads(&self, at: SocketAddr, protocol: PortProtocol) -> Vec<SocketAddr> {
+        let askers = self.askers(super::plan::family_of(at.ip()));
+        let pod = askers.pods.first().copied();
+        let mut leads = Vec::new();
+        for source in [pod, askers.outside].into_iter().flatten() {
+            let packet = packet(source, at, protocol);
+            let origin = super::ask::origin_of(source, self.host);
+            let spread = self.ruleset.judge(self.host, packet, origin, false);
+            let to = spread.branches.iter().map(|one| one.outcome.destination);
+            leads.extend(to.filter(|to| *to != at));
+        }
+        leads.sort_unstable();
+        leads.dedup();
+        leads
+    }
+}
+
+/// Whether a client that comes again goes elsewhere.
+fn forgets(
+    judge: &Judge<'_>,
+    packet: Packet,
+    asker: &Asker,
+    spread: &Spread,
+    packets: &mut u64,
+) -> Option<Differing> {
+    let mut branches = spread.branches.iter();
+    let forgotten = branches.any(|branch| {
+        *packets += 1;
+        let again = judge.judge_again(packet, asker.origin.clone(), &branch.memory);
+        let to = branch.outcome.destination;
+        !again
+            .branches
+            .iter()
+            .all(|one| one.outcome.destination == to)
+    });
+    forgotten.then_some(Differing {
+        what: Difference::Affinity(None),
+        by: None,
+    })
+}
+
+impl Masquerade {
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Must => ", with the node's address as source",
+            Self::MustNot => ", with the client's address as source",
+            Self::Either => "",
+        }
+    }
+}
