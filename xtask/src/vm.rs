@@ -61,8 +61,9 @@ pub(crate) struct Outcome {
 pub(crate) fn run(guest: &Guest<'_>, line: impl FnMut(&str)) -> Result<Outcome> {
     let dir = sh::target().join("vm");
     fs::create_dir_all(&dir)?;
-    // Two runs side by side must not share a file.
-    let initramfs = dir.join(format!("initramfs-{}.cpio", std::process::id()));
+    // Two runs side by side must not share a file, nor two guests of one.
+    let (run, release) = (std::process::id(), &guest.kernel.release);
+    let initramfs = dir.join(format!("initramfs-{run}-{release}.cpio"));
     initramfs::build(guest, guest.kernel, &initramfs).context("build the guest's initramfs")?;
     let outcome = boot(guest, &initramfs, line);
     fs::remove_file(&initramfs)?;

@@ -7,15 +7,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::cases::{self, Built, Case};
 use crate::{
     sh::{self, say},
-    vm::{self, Answerer, Guest, Outcome, Version},
+    vm::{self, Answerer, Guest, Kernel, Outcome, Version},
 };
 
 /// Name of the case that tests the guest itself.
@@ -23,6 +24,8 @@ const GUEST: &str = "guest";
 
 /// Longest for one case in a guest: emulation is ten times slower than this machine.
 const CASE_LIMIT: Duration = Duration::from_mins(5);
+/// Guests that run side by side; half of what a case does is to wait.
+const AT_ONCE: usize = 2;
 const BOOT_LIMIT: Duration = Duration::from_mins(2);
 
 /// Line with which the script reports a case: verdict, seconds, name.
@@ -65,10 +68,17 @@ pub(super) fn run(versions: &[Version]) -> Result<usize> {
     let files = files(&built, &wanted)?;
     let answerer = Answerer::start()?;
     let script = script(&wanted, answerer.port());
-    let columns: Vec<Column> = versions
-        .iter()
-        .map(|version| (version.name, boot(*version, &files, &script, wanted.len())))
-        .collect();
+    let mut columns = Vec::new();
+    for versions in versions.chunks(AT_ONCE) {
+        // One after the other: they share apt's lists.
+        let kernels: Vec<_> = versions
+            .iter()
+            .map(|version| (version.name, version.fetch()))
+            .collect();
+        columns.extend(side_by_side(kernels, |name, kernel| {
+            boot(name, &kernel, &files, &script, wanted.len())
+        }));
+    }
     say("");
     for line in table(&columns) {
         say(&line);
@@ -116,19 +126,38 @@ fn script(wanted: &[Case], port: u16) -> String {
     parts.join("\n") + "\n"
 }
 
+/// A thread for each kernel that could be fetched.
+fn side_by_side(
+    kernels: Vec<(&'static str, Result<Kernel>)>,
+    boot: impl Fn(&str, Kernel) -> Result<Vec<(String, Verdict)>> + Sync,
+) -> Vec<Column> {
+    let boot = &boot;
+    thread::scope(|scope| {
+        let started: Vec<_> = kernels
+            .into_iter()
+            .map(|(name, kernel)| (name, scope.spawn(move || boot(name, kernel?))))
+            .collect();
+        let ended = |result: thread::Result<_>| result.unwrap_or_else(|_| bail!("it panicked"));
+        started
+            .into_iter()
+            .map(|(name, guest)| (name, ended(guest.join())))
+            .collect()
+    })
+}
+
 fn boot(
-    version: Version,
+    name: &str,
+    kernel: &Kernel,
     files: &[(PathBuf, PathBuf)],
     script: &str,
     cases: usize,
 ) -> Result<Vec<(String, Verdict)>> {
-    let kernel = version.fetch()?;
     let files: Vec<(&Path, &Path)> = files
         .iter()
         .map(|(source, target)| (source.as_path(), target.as_path()))
         .collect();
     let guest = Guest {
-        kernel: &kernel,
+        kernel,
         files: &files,
         script,
         memory: 1024,
@@ -139,7 +168,7 @@ fn boot(
         status,
         console,
         took,
-    } = vm::run(&guest, |line| say(&format!("[{}] {line}", version.name)))?;
+    } = vm::run(&guest, |line| say(&format!("[{name}] {line}")))?;
     ensure!(status == 0, "the script ended with status {status}");
     say(&format!(
         "vm: {} took {:.1} s",
