@@ -4,6 +4,7 @@ use super::{At, Claim, Diagnosis, Judge, Object, State, cause};
 use crate::model::{
     Named, Row, Severity,
     cause::{Drop, dropped},
+    drops::is_netfilter,
 };
 
 /// A diagnosis told from a drop alone.
@@ -198,16 +199,14 @@ pub(super) const POLICY_DROP: Diagnosis = of(
     |row, _, _| {
         let drop = dropped(cause(row))?;
         let by_rule = [
-            "NETFILTER_DROP",
             "TC_INGRESS",
             "TC_EGRESS",
             "XDP",
             "BPF_CGROUP_EGRESS",
             "SOCKET_FILTER",
         ];
-        by_rule
-            .iter()
-            .any(|reason| drop.reason.starts_with(reason))
+        let with_reason = by_rule.iter().any(|reason| drop.reason.starts_with(reason));
+        (with_reason || netfilter(row).is_some())
             .then(|| shown(row, Object::asked("traffic to", row)))
     },
 );
@@ -266,8 +265,11 @@ fn shown(row: &Row, object: Object) -> Claim {
     }
 }
 
+/// A drop by netfilter: before Linux 5.17 no reason says so, and the place does.
 fn netfilter(row: &Row) -> Option<Drop> {
-    dropped(cause(row)).filter(|drop| drop.reason.starts_with("NETFILTER_DROP"))
+    dropped(cause(row)).filter(|drop| {
+        drop.reason.starts_with("NETFILTER_DROP") || is_netfilter(&drop.reason, Some(&drop.place))
+    })
 }
 
 /// A drop whose reason begins with one of `reasons`.

@@ -219,6 +219,12 @@ fn one_of_two_questions_dropped_at_insertion_is_the_race_and_alone_it_is_not() {
     );
     let by_rule = ["policy_drop: traffic to 10.96.0.10:53"];
     assert_eq!(found(&[lost()]), by_rule);
+    let unreasoned = cause.replace("NETFILTER_DROP", "reason not told by this kernel");
+    assert_eq!(
+        found(&[failed(aaaa(), Outcome::Dropped, &unreasoned)]),
+        by_rule,
+        "before Linux 5.17"
+    );
     let later = Dns {
         ktime: KtimeNs(900_000_000),
         ..aaaa()
