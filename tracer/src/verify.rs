@@ -10,11 +10,13 @@ mod habits;
 mod judgement;
 mod leftovers;
 mod plan;
+mod translation;
 mod walk;
 mod words;
 
 pub use ask::{Ask, AskError, Client, origin_of};
 pub use judgement::judge;
+pub use translation::{Past, Translation, alike, verdict};
 pub use walk::walk;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! until the API server tells of them again. What is gone is remembered for a while, since rows
 //! are named late and by their own time.
 
+mod former;
 mod nodes;
 mod pods;
 mod services;
@@ -18,7 +19,7 @@ use self::{nodes::Nodes, pods::Pods, services::Services};
 use super::{
     asked::ServiceName,
     change::{Change, ClusterChange, Key, Kind, Object},
-    cluster::{ObjectName, PodObject, Service, Snapshot},
+    cluster::{EndpointSlice, ObjectName, PodObject, Service, Snapshot},
     ids::WallNs,
     pod::{PodName, Source},
     row::Protocol,
@@ -206,6 +207,26 @@ impl Index {
     /// The Service of this name.
     pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
         self.services.by_name(name)
+    }
+
+    /// The EndpointSlices of a Service as they are now.
+    pub fn slices_of(&self, service: &ObjectName) -> Vec<Arc<EndpointSlice>> {
+        self.services.slices_of(service)
+    }
+
+    /// Former versions of a Service's EndpointSlices, and when each ended, in that order; those
+    /// of the last two minutes.
+    pub fn former_slices(&self, service: &ObjectName) -> Vec<(WallNs, Arc<EndpointSlice>)> {
+        self.services.former_slices(service)
+    }
+
+    /// The zone of the node of this name.
+    pub fn zone_of(&self, node: &str) -> Option<&Arc<str>> {
+        self.nodes
+            .all()
+            .find(|one| &*one.name == node)?
+            .zone
+            .as_ref()
     }
 
     /// How a kind stands.

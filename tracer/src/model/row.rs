@@ -12,6 +12,7 @@ use super::{
     pod::PodName,
     stopped::Stopped,
     upstream::Upstream,
+    verdict::Verdict,
 };
 
 /// One finished thing to show.
@@ -154,6 +155,8 @@ pub struct Named {
     pub backend: Option<PodName>,
     /// The node that the backend runs on, or is.
     pub backend_node: Option<Arc<str>>,
+    /// Whether the backend was to get this client's traffic; `None` where that is not known.
+    pub verdict: Option<Verdict>,
     /// Devices of the row's journey; empty where that is not shown.
     pub sites: Vec<Site>,
 }

@@ -17,6 +17,7 @@ use super::{
     pod::Source,
     row::{Connection, Dns, Named, Outcome, Protocol, Row},
     stages::StageTotals,
+    uniform::Uniform,
 };
 
 /// Most addresses that are told apart; what goes beyond is counted together.
@@ -42,6 +43,10 @@ pub struct Trace {
     pub services: BTreeMap<(Protocol, SocketAddr), Arc<ServicePortName>>,
     /// Names of pods and Services in rows, by where they came from.
     pub names: BTreeMap<Source, u64>,
+    /// What was said of translations, by `Verdict::name`.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// How TCP connections were spread over the endpoints of Services, where there were enough.
+    pub spreads: Vec<ServiceSpread>,
     /// How the API server was heard; `None` where it was not asked.
     pub api: Option<Api>,
     /// What conntrack counted, by namespace.
@@ -108,6 +113,17 @@ pub struct ConnectionTotals {
     pub latency: Latency,
     /// Of the first [`STAGED`] addresses alone, and where there are journeys.
     pub stages: Option<Box<StageTotals>>,
+}
+
+/// How connections to a Service's port were spread over its endpoints.
+#[derive(Clone, Debug)]
+pub struct ServiceSpread {
+    /// Where it was asked.
+    pub asked: SocketAddr,
+    /// The port.
+    pub port: Arc<ServicePortName>,
+    /// What the test says.
+    pub test: Uniform,
 }
 
 /// What was seen and could not be placed, by cause: packets or messages.
@@ -188,6 +204,9 @@ impl Trace {
     pub fn add(&mut self, row: &Row, named: &Named) {
         self.breakdown.add(row, named);
         self.add_names(row, named);
+        if let Some(verdict) = named.verdict {
+            *self.verdicts.entry(verdict.name()).or_default() += 1;
+        }
         match row {
             Row::Dns(dns) => self.add_dns(dns),
             Row::Connection(connection) => self.add_connection(connection),

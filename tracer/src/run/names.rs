@@ -17,10 +17,16 @@ use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
     model::{
-        ClusterChange, Index, Named, PodName, Row, Source, WallNs, change::Kind, index::Standing,
-        trace::Api,
+        ClusterChange, Index, Named, PodName, Protocol, Row, Source, Trace, WallNs,
+        change::Kind,
+        cluster::ObjectName,
+        index::Standing,
+        trace::{Api, ServiceSpread},
+        uniform::uniform,
+        verdict::Verdict,
     },
     node::Node,
+    verify::{Past, Translation, alike, verdict},
 };
 
 /// Changes taken in one go.
@@ -124,7 +130,55 @@ impl Names {
                 .or_else(|| index.endpoint(service?, backend, now));
             named.backend_node = self.node_of(named.backend.as_ref(), backend.ip());
         }
+        named.verdict = self.verdict(row, &named);
         named
+    }
+
+    /// How TCP connections of `trace` were spread over endpoints.
+    pub(super) fn spreads(&self, trace: &Trace) -> Vec<ServiceSpread> {
+        let of_tcp = trace.connections.iter();
+        let of_tcp = of_tcp.filter(|((protocol, _), _)| *protocol == Protocol::Tcp);
+        let spreads = of_tcp.filter_map(|((protocol, asked), totals)| {
+            let port = trace.services.get(&(*protocol, *asked))?;
+            let endpoints = alike(&self.past(&port.service)?, port)?;
+            let same = endpoints
+                .iter()
+                .filter(|at| at.is_ipv4() == asked.is_ipv4());
+            let counts = same.map(|at| totals.backends.get(at).copied().unwrap_or(0));
+            Some(ServiceSpread {
+                asked: *asked,
+                port: Arc::clone(port),
+                test: uniform(&counts.collect::<Vec<_>>())?,
+            })
+        });
+        spreads.collect()
+    }
+
+    fn past(&self, name: &ObjectName) -> Option<Past> {
+        Some(Past {
+            service: Arc::clone(self.index.service(name)?),
+            slices: self.index.slices_of(name),
+            former: self.index.former_slices(name),
+        })
+    }
+
+    /// Whether the backend was to get this client's traffic.
+    fn verdict(&self, row: &Row, named: &Named) -> Option<Verdict> {
+        let service = named.asked.service.as_ref()?;
+        let past = self.past(&service.port.service)?;
+        // What a pod sends, its own node's rules translate.
+        let node = named.client_node.as_deref();
+        let translation = Translation {
+            at: row.wall(),
+            port: &service.port,
+            backend: row.backend()?,
+            inside: node.is_some(),
+            node,
+            zone: node
+                .and_then(|node| self.index.zone_of(node))
+                .map(|zone| &**zone),
+        };
+        verdict(&past, &translation)
     }
 
     /// The pod that had `address` at `at`; `known` is whom this node takes it for.

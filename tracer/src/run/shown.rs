@@ -112,6 +112,7 @@ impl Shown {
 
     pub(super) fn summary(mut self, length: Duration) -> Result<Exit> {
         self.trace.api = self.names.api();
+        self.trace.spreads = self.names.spreads(&self.trace);
         let findings = self.diagnoses.findings(&self.trace.breakdown);
         let whole = Whole {
             trace: &self.trace,

@@ -134,7 +134,8 @@ pub(super) fn plans<'a>(
     plans
 }
 
-fn is_external(service: &Service, port: &ServicePort, family: Family) -> bool {
+/// Whether a port is reachable from outside the cluster.
+pub(super) fn is_external(service: &Service, port: &ServicePort, family: Family) -> bool {
     let of_family = |address: IpAddr| family_of(address) == family;
     port.node_port.is_some()
         || service.external_ips.iter().any(|ip| of_family(*ip))

@@ -8,6 +8,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use super::former::Former;
 use crate::model::{
     History,
     asked::{ServicePortName, Via},
@@ -30,6 +31,7 @@ pub(super) struct Services {
     by_name: FxHashMap<ObjectName, (Arc<Service>, u32)>,
     /// By the Service's name.
     slices: FxHashMap<ObjectName, Vec<(Arc<EndpointSlice>, u32)>>,
+    former: Former,
     spots: FxHashMap<Spot, History<Arc<ServicePortName>>>,
     /// Spots that somebody left, and when, in that order.
     left: VecDeque<(WallNs, Spot)>,
@@ -93,6 +95,15 @@ impl Services {
             .as_ref()
     }
 
+    pub(super) fn slices_of(&self, service: &ObjectName) -> Vec<Arc<EndpointSlice>> {
+        let slices = self.slices.get(service).into_iter().flatten();
+        slices.map(|(slice, _)| Arc::clone(slice)).collect()
+    }
+
+    pub(super) fn former_slices(&self, service: &ObjectName) -> Vec<(WallNs, Arc<EndpointSlice>)> {
+        self.former.of(service)
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.by_name.values().map(|(service, _)| service)
     }
@@ -142,6 +153,9 @@ impl Services {
                 (WallNs(0), None)
             }
         };
+        if let Some(old) = &old {
+            self.former.keep(at, service_of(old), Arc::clone(old));
+        }
         if !claims.is_empty() || old.is_some() {
             let old = old.map(|old| headless_claims(&old)).unwrap_or_default();
             self.change(&old, claims, since, at);
@@ -180,6 +194,7 @@ impl Services {
             None => self.slices.retain(|_, slices| drain(slices)),
         }
         for (slice, _) in &gone {
+            self.former.keep(at, service_of(slice), Arc::clone(slice));
             self.change(&headless_claims(slice), Vec::new(), at, at);
         }
     }
@@ -201,6 +216,7 @@ impl Services {
 
     /// Drops what was gone before `before`.
     pub(super) fn forget(&mut self, before: WallNs) {
+        self.former.forget(before);
         while self.left.front().is_some_and(|(when, _)| *when < before) {
             let Some((_, spot)) = self.left.pop_front() else {
                 return;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::End;
-use crate::model::{Client, Comm, Named, PodName, ServiceName, ServicePortName};
+use crate::model::{Client, Comm, Named, PodName, ServiceName, ServicePortName, verdict::Verdict};
 
 /// A backend: an address, and who is there.
 #[derive(Serialize)]
@@ -16,6 +16,10 @@ pub(super) struct BackendLine<'a> {
     pod: Option<PodLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_s: Option<u64>,
 }
 
 /// What was asked: an address, and what it is.
@@ -107,6 +111,11 @@ pub(super) fn backend(address: Option<SocketAddr>, named: &Named) -> Option<Back
         end: address?.into(),
         pod: named.backend.as_ref().map(PodLine::from),
         node: named.backend_node.as_deref(),
+        verdict: named.verdict.map(Verdict::name),
+        stale_s: match named.verdict {
+            Some(Verdict::Stale(since)) => Some(since.as_secs()),
+            _ => None,
+        },
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
         Outcome, Trace,
         conntrack::ConntrackTotals,
         stages::StageTotals,
-        trace::{ConnectionTotals, DnsTotals, Latency},
+        trace::{ConnectionTotals, DnsTotals, Latency, ServiceSpread},
     },
     report::names::rcode_name,
 };
@@ -34,6 +34,8 @@ struct Summary<'a> {
     connections: Vec<ConnectionSummary<'a>>,
     beyond: u64,
     names: BTreeMap<&'static str, u64>,
+    verdicts: &'a BTreeMap<&'static str, u64>,
+    spreads: Vec<SpreadSummary<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api: Option<ApiLine<'a>>,
     conntrack: Vec<ConntrackSummary<'a>>,
@@ -94,6 +96,30 @@ struct ConnectionSummary<'a> {
     stages: Vec<StageSummary>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stopped: Vec<Stopped>,
+}
+
+/// How a Service's connections were spread over its endpoints.
+#[derive(Serialize)]
+struct SpreadSummary<'a> {
+    service: String,
+    asked: &'a SocketAddr,
+    connections: u64,
+    endpoints: usize,
+    test: &'static str,
+    statistic: f64,
+    p: f64,
+}
+
+fn spread(spread: &ServiceSpread) -> SpreadSummary<'_> {
+    SpreadSummary {
+        service: spread.port.to_string(),
+        asked: &spread.asked,
+        connections: spread.test.connections,
+        endpoints: spread.test.endpoints,
+        test: "chi_squared",
+        statistic: spread.test.statistic,
+        p: spread.test.p,
+    }
 }
 
 /// One stage of all journeys.
@@ -173,6 +199,8 @@ pub(in crate::report) fn summary(
             })
             .collect(),
         beyond: trace.beyond,
+        verdicts: &trace.verdicts,
+        spreads: trace.spreads.iter().map(spread).collect(),
         names: trace
             .names
             .iter()

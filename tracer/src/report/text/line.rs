@@ -11,6 +11,7 @@ use super::{Paint, short};
 use crate::{
     model::{
         Asked, Client, Connection, Dns, Named, Outcome, PodName, Row, Source, Upstream, WallNs,
+        verdict::Verdict,
     },
     report::{
         names::{qtype_name, rcode_name},
@@ -236,6 +237,9 @@ fn ends(
             (None, None) => {}
         }
         write!(out, "{backend}")?;
+        if let Some(wrong) = named.verdict.and_then(Verdict::words) {
+            write!(out, " {}", paint.bad(format_args!("({wrong})").to_string()))?;
+        }
     }
     Ok(())
 }

@@ -54,8 +54,27 @@ pub(in crate::report) fn summary(
     not_seen(trace, unseen, paint, out)
 }
 
+/// Chance makes a spread as uneven less often than that.
+const UNLIKELY: f64 = 0.001;
+
 /// Where names came from, and what the API server was not heard of.
 fn names(trace: &Trace, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    if !trace.verdicts.is_empty() {
+        let counts = trace.verdicts.iter();
+        let counts = list(counts.map(|(verdict, n)| format!("{} {n}", verdict.replace('_', " "))));
+        writeln!(out, "translations: {counts}")?;
+    }
+    for spread in trace.spreads.iter().filter(|one| one.test.p < UNLIKELY) {
+        let head = format!("{} is spread unevenly", spread.port);
+        writeln!(
+            out,
+            "{}: {} connections over {} endpoints, chi-squared test p = {:.1e}",
+            paint.bad(head),
+            spread.test.connections,
+            spread.test.endpoints,
+            spread.test.p
+        )?;
+    }
     if !trace.names.is_empty() {
         let counts = trace.names.iter();
         let counts = list(counts.map(|(source, n)| format!("{} {n}", source.name())));
