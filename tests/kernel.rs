@@ -29,6 +29,7 @@ mod kernel {
     mod command;
     mod load;
     mod page;
+    mod recordings;
     mod rules;
     mod sockets;
     mod virtio;

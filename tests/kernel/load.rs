@@ -11,11 +11,11 @@ use crate::support::trace::Tracer;
 use crate::support::{lab, text_of};
 
 /// Questions for dnsperf, removed on drop.
-struct Questions(PathBuf);
+pub(super) struct Questions(pub(super) PathBuf);
 
 impl Questions {
     /// A and AAAA of the hundred hosts of the lab's zone.
-    fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str) -> Self {
         let mut lines = String::new();
         for host in 1..=100 {
             let lines = &mut lines;

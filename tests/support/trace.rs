@@ -119,6 +119,12 @@ impl Tracer {
         self.stop_now(Signal::INT)
     }
 
+    /// Ends it as nothing can prepare for.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is our child");
+        self.child.wait().expect("it is our child");
+    }
+
     /// Sends `signal` and collects the rest.
     pub(crate) fn stop_now(mut self, signal: Signal) -> Traced {
         let pid = i32::try_from(self.child.id()).expect("pids are below 2^22");
@@ -166,6 +172,11 @@ impl Traced {
     /// How many rows hold `text`, without parsing them.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.lines.iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Rows as they were printed.
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// All rows.

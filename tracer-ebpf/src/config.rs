@@ -51,6 +51,10 @@ abi! {
         pub drop_reason: u8,
         /// 1 when drops are counted by group instead of recorded one by one.
         pub drops: u8,
+        /// 1 when headers are wanted as they stand, before the payload.
+        pub headers: u8,
+        /// Zero.
+        pub pad: [u8; 3],
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
     }
@@ -164,6 +168,8 @@ impl Config {
         vips: 0,
         drop_reason: 0,
         drops: 0,
+        headers: 0,
+        pad: [0; 3],
         wake_at: 0,
     };
 }

@@ -145,8 +145,8 @@ abi! {
         /// Bytes that follow this record and its parts, at most [`CAPTURE_LIMIT`].
         pub captured: u16,
         /// How many of them come before the transport's payload: 0 where the payload alone was
-        /// copied, the headers' length where the whole packet was; less UDP's with
-        /// [`mark::PORTS_BEHIND`].
+        /// copied, the headers' length where the whole packet was, or headers are wanted; less
+        /// UDP's with [`mark::PORTS_BEHIND`].
         pub skip: u16,
         /// Nanoseconds since boot, suspend excluded (`bpf_ktime_get_ns`).
         pub ktime_ns: u64,
@@ -182,7 +182,9 @@ abi! {
         /// Bits of [`part`]: what follows.
         pub parts: u8,
         /// Zero.
-        pub pad: [u8; 7],
+        pub pad: [u8; 5],
+        /// Where among them the IP header begins; at `skip` where it was not copied.
+        pub network: u16,
     }
 }
 

@@ -117,6 +117,7 @@ fn exchange(number: u64, ktime: KtimeNs) -> [Fact; HOPS] {
                 cgroup: None,
                 sock: SockId(u64::from(netns)),
             }),
+            headers: Bytes::new(),
             payload: payload.clone(),
             payload_len: u32::try_from(payload.len()).unwrap_or_default(),
             unreadable: false,

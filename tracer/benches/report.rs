@@ -58,7 +58,13 @@ fn main() {
         ..Named::default()
     };
     for (name, format) in [
-        ("text", Format::Text { colour: false }),
+        (
+            "text",
+            Format::Text {
+                colour: false,
+                zone: report::Zone::Utc,
+            },
+        ),
         ("json", Format::Json),
     ] {
         let mut out = Vec::with_capacity(1 << 20);

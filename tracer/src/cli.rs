@@ -1,8 +1,12 @@
 //! The command line, as types; no behaviour but parsing.
 
 mod names;
+mod record;
 
-pub use self::names::{NameArgs, ObjectFilter, ServiceFilter, WorkloadFilter};
+pub use self::{
+    names::{NameArgs, ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
+    record::{RecordArgs, RecordingArgs, ReportArgs},
+};
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -34,6 +38,10 @@ pub struct Cli {
 pub enum Command {
     /// Trace DNS queries and service connections on this node, a line each as it ends
     Trace(TraceArgs),
+    /// Trace, and keep all that was seen in a directory, to be read on any machine
+    Record(RecordArgs),
+    /// Read what was recorded, and print what a trace would have; times are UTC
+    Report(ReportArgs),
     /// Count what the kernel drops on this node, by reason, place, namespace and service
     Drops(DropsArgs),
     /// Walk a packet through this node's live rules, by evaluating them: each rule it meets, and
@@ -117,6 +125,12 @@ pub struct TraceArgs {
     /// Where names come from, and which rows are wanted by them.
     #[command(flatten)]
     pub names: NameArgs,
+    /// Keep all that was seen in this directory, too, whichever rows are wanted
+    #[arg(long, value_name = "DIR", help_heading = "Recording")]
+    pub record: Option<PathBuf>,
+    /// How it is kept.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 }
 
 impl TraceArgs {
@@ -134,9 +148,9 @@ impl TraceArgs {
     pub fn fault(&self) -> Option<String> {
         let names = &self.names;
         let needs_api = [
-            ("selector", !names.selector.is_empty()),
-            ("node", !names.node.is_empty()),
-            ("workload", !names.workload.is_empty()),
+            ("selector", !names.rows.selector.is_empty()),
+            ("node", !names.rows.node.is_empty()),
+            ("workload", !names.rows.workload.is_empty()),
         ];
         if let Some((option, _)) = needs_api.iter().find(|(_, given)| *given && names.no_api) {
             return Some(format!(
@@ -245,6 +259,10 @@ pub struct DoctorArgs {
     /// repeated
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
+    /// Then send one DNS query and one connection to the API server's VIP from within this pod
+    /// (NAMESPACE/NAME), process id or namespace of `ip netns`, and follow them on their way
+    #[arg(long, value_name = "WHOM", conflicts_with_all = ["watch", "root"])]
+    pub probe: Option<String>,
     /// Look again each time this long has passed, such as 30s, until Ctrl-C
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub watch: Option<Duration>,

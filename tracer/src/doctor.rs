@@ -6,6 +6,7 @@ mod cni;
 mod coredns;
 mod kube_proxy;
 mod node;
+mod passage;
 mod print;
 mod root;
 mod seen;
@@ -14,7 +15,7 @@ use std::{io, path::PathBuf};
 
 use anyhow::{Result, bail};
 
-pub use self::{root::Root, seen::Seen};
+pub use self::{passage::Rules, root::Root, seen::Seen};
 use crate::model::Severity;
 
 /// One question about the node.

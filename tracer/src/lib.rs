@@ -3,8 +3,9 @@
 //! Kernel programs copy what they see into a ring buffer; [`kernel`] drains it, [`probes`] makes
 //! facts of the records. [`correlate`] pairs queries with answers and connections with their
 //! NAT, across namespaces, and yields a row for each as it ends; [`node`] names processes and
-//! namespaces; [`report`] prints. [`run`] wires them together, and [`lab`] is a network to try
-//! it all on. [`doctor`] tells what is wrong before a packet moves.
+//! namespaces; [`report`] prints, and [`record`] keeps the same stream in files. [`run`] wires them
+//! together, and [`lab`] is a network to try it all on. [`doctor`] tells what is wrong before a
+//! packet moves.
 
 pub mod cli;
 pub mod logging;
@@ -21,6 +22,7 @@ pub mod node;
 pub mod rules;
 pub mod verify;
 
+pub mod record;
 pub mod report;
 
 pub mod diagnose;

@@ -56,6 +56,8 @@ fn run(cli: Cli) -> Result<Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
+            Command::Record(args) => run::record(&args, cli.verbose > 0).await,
+            Command::Report(args) => run::report(&args),
             Command::Drops(args) => run::drops(&args).await,
             Command::Verify(args) => run::verify(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,

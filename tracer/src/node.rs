@@ -11,6 +11,7 @@ mod runtime;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod symbols;
+mod within;
 
 use std::{path::Path, sync::Arc};
 
@@ -50,6 +51,11 @@ impl Node {
     /// Whether a namespace is called `name`, or has that inode, now.
     pub fn knows_netns(&mut self, name: &str) -> bool {
         self.netns.knows(name)
+    }
+
+    /// Processes on this node in containers of the pod called `name`, as `shop/cart-7d9`.
+    pub fn processes_of(&mut self, name: &str) -> Vec<u32> {
+        within::processes(name, &mut self.containers)
     }
 
     /// The name of a namespace, or its inode where nobody has a name for it.

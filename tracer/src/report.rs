@@ -7,7 +7,6 @@ mod drops;
 mod findings;
 mod html;
 mod json;
-mod names;
 pub mod section;
 mod services;
 mod stalls;
@@ -20,7 +19,8 @@ use std::io::{self, Write};
 use self::section::Section;
 pub use self::{findings::findings, whole::Whole};
 use crate::model::{
-    Finding, Losses, Named, Row, Trace, WallNs, drops::NamedDrops, verified::Verified, walk::Walk,
+    Finding, Losses, Named, Row, Trace, WallNs, drops::NamedDrops, numbers as names,
+    verified::Verified, walk::Walk,
 };
 
 /// How output looks.
@@ -30,9 +30,20 @@ pub enum Format {
     Text {
         /// With ANSI colours.
         colour: bool,
+        /// Whose time of day.
+        zone: Zone,
     },
     /// One JSON object a line; see "JSON lines" in README.md.
     Json,
+}
+
+/// Whose time of day is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zone {
+    /// This machine's.
+    Local,
+    /// UTC: the same on every machine.
+    Utc,
 }
 
 /// A report: what it is called, and what it says.
@@ -70,7 +81,7 @@ pub fn reports(
     for report in ALL.iter().filter(wanted) {
         let section = (report.build)(whole);
         match format {
-            Format::Text { colour } => text::section(report, &section, whole, colour, out)?,
+            Format::Text { colour, .. } => text::section(report, &section, whole, colour, out)?,
             Format::Json => json::section(report, &section, whole, out)?,
         }
     }
@@ -91,7 +102,7 @@ pub fn page(whole: &Whole<'_>, out: &mut impl Write) -> io::Result<()> {
 /// `out` cannot be written to.
 pub fn row(format: Format, row: &Row, named: &Named, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::row(row, named, colour, out),
+        Format::Text { colour, zone } => text::row(row, named, colour, zone, out),
         Format::Json => json::row(row, named, out),
     }
 }
@@ -109,7 +120,7 @@ pub fn summary(
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::summary(trace, seconds, unseen, colour, out),
+        Format::Text { colour, .. } => text::summary(trace, seconds, unseen, colour, out),
         Format::Json => json::summary(trace, seconds, unseen, out),
     }
 }
@@ -126,7 +137,7 @@ pub fn drops(
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::drops(now, drops, seconds, colour, out),
+        Format::Text { colour, .. } => text::drops(now, drops, seconds, colour, out),
         Format::Json => json::drops(now, drops, seconds, out),
     }
 }
@@ -175,7 +186,7 @@ pub fn drops_summary(
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::drops_summary(summary, colour, out),
+        Format::Text { colour, .. } => text::drops_summary(summary, colour, out),
         Format::Json => json::drops_summary(summary, out),
     }
 }
@@ -186,7 +197,7 @@ pub fn drops_summary(
 /// `out` cannot be written to.
 pub fn walk(format: Format, walk: &Walk, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::walk(walk, colour, out),
+        Format::Text { colour, .. } => text::walk(walk, colour, out),
         Format::Json => json::walk(walk, out),
     }
 }
@@ -197,7 +208,7 @@ pub fn walk(format: Format, walk: &Walk, out: &mut impl Write) -> io::Result<()>
 /// `out` cannot be written to.
 pub fn verified(format: Format, verified: &Verified, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::verified(verified, colour, out),
+        Format::Text { colour, .. } => text::verified(verified, colour, out),
         Format::Json => json::verified(verified, out),
     }
 }
@@ -208,7 +219,7 @@ pub fn verified(format: Format, verified: &Verified, out: &mut impl Write) -> io
 /// `out` cannot be written to.
 pub fn found(format: Format, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Format::Text { colour } => findings::one(finding, text::Paint(colour), out),
+        Format::Text { colour, .. } => findings::one(finding, text::Paint(colour), out),
         Format::Json => findings::one_line(finding, out),
     }
 }
@@ -219,7 +230,7 @@ pub fn found(format: Format, finding: &Finding, out: &mut impl Write) -> io::Res
 /// `out` cannot be written to.
 pub fn mended(format: Format, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text::mended(finding, colour, out),
+        Format::Text { colour, .. } => text::mended(finding, colour, out),
         Format::Json => json::mended(finding, out),
     }
 }

@@ -8,18 +8,22 @@ mod doctor;
 mod drops;
 mod ending;
 mod explain;
+mod feed;
 mod filter;
 mod names;
+mod probe;
 mod progress;
+mod record;
+mod replay;
 mod shown;
 mod verify;
 
-pub use self::{doctor::doctor, drops::drops, explain::explain, verify::verify};
+pub use self::{doctor::doctor, drops::drops, explain::explain, replay::report, verify::verify};
 
 use std::{
     env,
     io::{self, Write as _},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -29,20 +33,19 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{
-    cli::{LabArgs, NameArgs, Output, TraceArgs},
-    correlate::{Correlator, Settings},
-    kernel::{self, Drained, Kernel, Status, Stream, clock},
-    lab::{Lab, Options as LabOptions},
-    model::{Event, Fact, Losses, Place, Row, WallNs},
-    node::Node,
-    report::{self, ProbeLine},
-};
-
 use self::{
+    feed::Feed,
     names::Names,
     progress::Progress,
-    shown::{Shown, colour, format},
+    shown::{Shown, Wanted, colour},
+};
+use crate::{
+    cli::{LabArgs, NameArgs, Output, RecordArgs, TraceArgs},
+    kernel::{self, Drained, Kernel, Status, Stream, clock},
+    lab::{Lab, Options as LabOptions},
+    model::{Event, Fact, KtimeNs, Losses},
+    node::Node,
+    report::{self, ProbeLine},
 };
 
 /// How often the loss counters are read.
@@ -72,6 +75,17 @@ pub async fn trace(args: &TraceArgs, log: bool) -> Result<Exit> {
     end.limit(args.duration);
     tracing.until(end).await?;
     tracing.finish()
+}
+
+/// Records until the time is up or a signal comes.
+///
+/// # Errors
+/// As [`trace`], or the directory cannot be written to.
+pub async fn record(args: &RecordArgs, log: bool) -> Result<Exit> {
+    let mut trace_args = args.trace.clone();
+    trace_args.record = Some(args.dir.clone());
+    trace_args.summary = true;
+    trace(&trace_args, log).await
 }
 
 /// Builds the lab and traces it; or only holds it, when idle.
@@ -125,6 +139,7 @@ pub fn probes(output: Output) -> Result<Exit> {
         dns_ports: vec![53],
         connections: true,
         paths: true,
+        headers: false,
         vips: Vec::new(),
         ring_bytes: 4096,
         log: false,
@@ -205,11 +220,9 @@ struct Tracing {
     kernel: Kernel,
     stream: Stream,
     logger: Option<kernel::Logger>,
-    correlator: Correlator,
-    shown: Shown,
-    rows: Vec<Row>,
+    feed: Feed,
+    shown: Shown<Node>,
     losses_read: Instant,
-    began: Instant,
 }
 
 impl Tracing {
@@ -219,6 +232,7 @@ impl Tracing {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),
             paths: args.path,
+            headers: args.record.is_some(),
             vips: args.vip.clone(),
             ring_bytes: args.ring_kib * 1024,
             log,
@@ -230,35 +244,28 @@ impl Tracing {
         {
             bail!(kernel::Error::NoProbe);
         }
-        let settings = Settings {
-            dns_ports: args.dns_port.clone(),
-            vips: args.vip.clone(),
-            unanswered_after: args.unanswered_after,
-            keep: args.unanswered_after + Duration::from_secs(9),
-            tracked: args.tracked as usize,
-            paths: args.path,
-            drop_names: kernel.drop_names(),
+        let session = record::session(args, &kernel, names.asked.as_ref());
+        let recorder = match &args.record {
+            Some(dir) => Some(record::begin(dir, args, &session)?),
+            None => None,
         };
-        let mut correlator = Correlator::new(settings);
-        let mut rows = Vec::new();
-        correlator.apply(clock::tick(), &mut rows);
         let logger = if log { kernel.logger() } else { None };
-        let mut shown = Shown::new(args, names, kernel.unseen());
-        conntrack::watch_own(&mut shown.names.node);
+        let mut shown = Shown::new(Wanted::live(args), names);
+        shown.unseen(&session.unseen);
+        conntrack::watch_own(&mut shown.names.local);
         shown.warn_of_unknown_netns();
         shown.names.tell_notice();
-        tell("tracing");
-        let began = Instant::now();
-        Ok(Self {
+        let mut tracing = Self {
             kernel,
             stream,
             logger,
-            correlator,
+            feed: Feed::new(feed::settings(&session), recorder),
             shown,
-            rows,
-            losses_read: began,
-            began,
-        })
+            losses_read: Instant::now(),
+        };
+        tracing.tick(clock::ktime());
+        tell("tracing");
+        Ok(tracing)
     }
 
     async fn until(&mut self, mut end: End) -> Result<()> {
@@ -271,7 +278,7 @@ impl Tracing {
                 () = end.reached() => return Ok(()),
                 () = yield_now(), if more => {}
                 ready = self.stream.ready(), if !more => ready?,
-                () = self.shown.names.hear() => {}
+                () = self.shown.names.hear(self.feed.recorder.as_mut()) => {}
             }
             more = self.step()?;
             progress.at(end.length);
@@ -285,74 +292,74 @@ impl Tracing {
     fn step(&mut self) -> Result<bool> {
         let Self {
             stream,
-            correlator,
-            rows,
+            feed,
             shown,
             ..
         } = self;
+        let node = &mut shown.names.local;
         let mut news = false;
         let Drained { until, more } = stream.drain(&mut |fact: &Fact| {
-            tell_symbol(fact, &mut shown.names.node, correlator, rows);
-            news |= conntrack::is_met(fact, &mut shown.names.node);
-            correlator.apply(Event::Fact(fact), rows);
+            news |= conntrack::is_met(fact, node);
+            feed.fact(fact, node);
         });
         // Time goes no further than what was read: with a backlog, answers may be in it.
-        correlator.apply(clock::tick_at(until), rows);
+        self.tick(until);
         if news {
-            conntrack::tell(&mut shown.names.node, correlator, rows);
+            conntrack::tell(&mut self.shown.names.local, &mut self.feed);
         }
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
             self.count_losses()?;
         }
-        self.shown.rows(&mut self.rows)?;
+        let Feed { rows, recorder, .. } = &mut self.feed;
+        self.shown.rows(rows, recorder.as_mut())?;
+        if let Some(recorder) = recorder {
+            recorder.flush();
+        }
         Ok(more)
     }
 
+    /// Time has come to `then`.
+    fn tick(&mut self, then: KtimeNs) {
+        let tick = clock::tick_at(then);
+        if let Event::Tick { ktime, wall } = tick {
+            self.shown.names.tick(ktime, wall);
+        }
+        self.feed.apply(tick);
+    }
+
     fn count_losses(&mut self) -> Result<()> {
-        conntrack::tell(
-            &mut self.shown.names.node,
-            &mut self.correlator,
-            &mut self.rows,
-        );
+        conntrack::tell(&mut self.shown.names.local, &mut self.feed);
         let mut losses: Losses = self.kernel.losses()?;
         losses.add(&self.stream.losses());
-        self.correlator.apply(Event::Loss(losses), &mut self.rows);
+        if let Some(recorder) = &mut self.feed.recorder {
+            losses.add(&recorder.losses());
+        }
+        self.feed.apply(Event::Loss(losses));
         Ok(())
     }
 
     fn finish(mut self) -> Result<Exit> {
         let Self {
             stream,
-            correlator,
-            rows,
+            feed,
             shown,
             ..
         } = &mut self;
-        stream.finish(&mut |fact: &Fact| {
-            tell_symbol(fact, &mut shown.names.node, correlator, rows);
-            correlator.apply(Event::Fact(fact), rows);
-        });
-        correlator.apply(clock::tick(), rows);
+        stream.finish(&mut |fact: &Fact| feed.fact(fact, &mut shown.names.local));
+        self.tick(clock::ktime());
         self.count_losses()?;
-        let (unplaced, losses) = self.correlator.finish(&mut self.rows);
-        self.shown.all_rows(&mut self.rows)?;
-        self.shown.trace.conntrack = self.shown.names.node.conntrack_totals();
+        let (unplaced, mut losses) = self.feed.finish();
+        let Feed { rows, recorder, .. } = &mut self.feed;
+        self.shown.all_rows(rows, recorder.as_mut())?;
+        if let Some(recorder) = recorder.take() {
+            losses.add(&recorder.finish());
+        }
+        self.shown.tables();
         self.shown.trace.unplaced = unplaced;
         self.shown.trace.losses = losses;
-        self.shown.summary(self.began.elapsed())
-    }
-}
-
-/// Names the code that dropped a packet, where that is new to the correlator.
-fn tell_symbol(fact: &Fact, node: &mut Node, correlator: &mut Correlator, rows: &mut Vec<Row>) {
-    if let Fact::Packet(packet) = fact
-        && let Place::Dropped { location, .. } = packet.place
-        && !correlator.knows_symbol(location)
-        && let Some(name) = node.symbol(location)
-    {
-        let name = &name;
-        correlator.apply(Event::Symbol { location, name }, rows);
+        let length = self.feed.length();
+        self.shown.summary(length)
     }
 }
 
@@ -360,11 +367,4 @@ fn tell_symbol(fact: &Fact, node: &mut Node, correlator: &mut Correlator, rows: 
 fn tell(line: &str) {
     // Whoever closed it does not want it.
     let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// Now by the wall clock.
-fn wall_now() -> WallNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_nanos();
-    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
 }

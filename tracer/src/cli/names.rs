@@ -20,6 +20,14 @@ pub struct NameArgs {
     /// they serve a Service
     #[arg(long, conflicts_with = "no_api", help_heading = "Names")]
     pub own_pods: bool,
+    /// Which rows are wanted.
+    #[command(flatten)]
+    pub rows: RowArgs,
+}
+
+/// Which rows are wanted, by the names in them.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RowArgs {
     /// Only rows with a client, backend or Service in this namespace; may be repeated, as may be all
     /// that choose. Of different kinds, each must hold
     #[arg(long, value_name = "NAME", help_heading = "Which rows")]

@@ -54,6 +54,7 @@ pub(super) fn at(place: Place, netns: u32, ifindex: u32) -> At {
         transport: Transport::Udp,
         conntrack: None,
         sender: None,
+        headers: Bytes::new(),
         payload: Bytes::new(),
         payload_len: 0,
         unreadable: false,

@@ -8,6 +8,7 @@ mod device;
 #[cfg(test)]
 pub(super) mod fixtures;
 mod mtu;
+mod passage;
 mod peers;
 mod plugin;
 mod policy;
@@ -24,5 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     peers::PEERS,
     addresses::ADDRESSES,
     mtu::MTU,
+    passage::FORWARD,
+    passage::TUNNEL_PORT,
     policy::POLICIES,
 ];

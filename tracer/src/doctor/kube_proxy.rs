@@ -2,6 +2,7 @@
 //! still writes rules.
 
 mod process;
+mod rules;
 mod sync;
 
 pub(super) use self::process::{kubeconfig_of, server};
@@ -15,6 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     process::KUBECONFIG,
     sync::HEALTH,
     sync::SYNC,
+    rules::DNS_RULES,
     sync::LOG,
 ];
 

@@ -14,7 +14,7 @@ use std::{
 
 pub(super) use self::counters::Counters;
 use self::{http::Page, network::Network, process::Process};
-use super::{Root, kube_proxy};
+use super::{Root, kube_proxy, passage::Rules};
 use crate::{
     cluster::objects::{self, NodeObject, Objects},
     kernel::{Kernel, Options, Status},
@@ -34,6 +34,8 @@ pub struct Seen {
     pub after: Counters,
     /// Devices, routes, neighbours; or why they could not be read.
     pub network: Result<Network, String>,
+    /// The rules and routes that packets pass; or why they could not be read.
+    pub rules: Result<Rules, String>,
     /// Processes in this node's own network.
     pub processes: Vec<Process>,
     /// What local ports answered, by `ADDRESS/PATH`; or why they did not.
@@ -57,6 +59,7 @@ impl Seen {
             before: counters,
             after: counters,
             network: Err(elsewhere()),
+            rules: Err(elsewhere()),
             processes: process::of_node(&root),
             http: BTreeMap::new(),
             objects: Err(elsewhere()),
@@ -81,6 +84,7 @@ impl Seen {
             proxy_server(&seen)
         );
         seen.network = network;
+        seen.rules = Rules::read();
         seen.objects = objects;
         seen.http = http;
         seen.proxy_server = server;
@@ -176,6 +180,7 @@ fn unseen() -> Result<Vec<String>, String> {
         dns_ports: vec![53],
         connections: true,
         paths: true,
+        headers: false,
         vips: Vec::new(),
         ring_bytes: 4096,
         log: false,

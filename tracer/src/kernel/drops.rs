@@ -40,6 +40,7 @@ impl DropTables {
             vips: vips.to_vec(),
             ring_bytes: 4096,
             paths: false,
+            headers: false,
             log: false,
         };
         let mut object = Object::open(&options, Output::DropTables, &[drop::PROBE])?;

@@ -31,6 +31,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tr
 
 /// What is wanted of the kernel side.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Options {
     /// Ports whose payload is captured; at most [`DNS_PORTS`], the rest is passed over.
     pub dns_ports: Vec<u16>,
@@ -42,6 +43,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Whether paths are wanted, and with them the probes that see nothing but sockets' ends.
     pub paths: bool,
+    /// Whether packets' headers are wanted as they stand.
+    pub headers: bool,
     /// Whether the programs log.
     pub log: bool,
 }
@@ -277,6 +280,7 @@ impl Kernel {
             unreadable: now.unreadable - self.seen.unreadable,
             skipped: now.skipped.saturating_sub(self.seen.skipped),
             undecodable: 0,
+            unrecorded: 0,
         };
         self.seen = now;
         Ok(news)
@@ -310,6 +314,8 @@ fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
         vips: u8::from(!options.vips.is_empty()),
         drop_reason: u8::from(drop_reason),
         drops: u8::from(output == Output::DropTables),
+        headers: u8::from(options.headers),
+        pad: [0; 3],
         // Half full: the reader comes by timer long before, unless there is a burst.
         wake_at: options.ring_bytes / 2,
     }

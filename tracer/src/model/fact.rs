@@ -52,12 +52,15 @@ pub struct Losses {
     pub unreadable: u64,
     /// Records user space could not make sense of.
     pub undecodable: u64,
+    /// Events missing in a recording: its writer had no room for them, or what held them cannot
+    /// be read.
+    pub unrecorded: u64,
 }
 
 impl Losses {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.ring_full + self.skipped + self.unreadable + self.undecodable
+        self.ring_full + self.skipped + self.unreadable + self.undecodable + self.unrecorded
     }
 
     /// Adds `more`.
@@ -66,6 +69,7 @@ impl Losses {
         self.skipped += more.skipped;
         self.unreadable += more.unreadable;
         self.undecodable += more.undecodable;
+        self.unrecorded += more.unrecorded;
     }
 }
 
@@ -323,6 +327,8 @@ pub struct Packet {
     pub conntrack: Option<Conntrack>,
     /// Who sent it, where that is known at this place.
     pub sender: Option<Sender>,
+    /// Captured bytes from the network header to the payload; empty where they were not asked for.
+    pub headers: Bytes,
     /// Captured bytes of transport payload.
     pub payload: Bytes,
     /// Bytes of transport payload the packet really has.

@@ -17,9 +17,9 @@ use std::{
 
 use self::{nodes::Nodes, pods::Pods, services::Services};
 use super::{
-    asked::ServiceName,
+    asked::{ServiceName, ServicePortName, Via},
     change::{Change, ClusterChange, Key, Kind, Object},
-    cluster::{EndpointSlice, ObjectName, PodObject, Service, Snapshot},
+    cluster::{EndpointSlice, ObjectName, PodObject, Service, Snapshot, TrafficPolicy},
     ids::WallNs,
     pod::{PodName, Source},
     row::Protocol,
@@ -207,6 +207,25 @@ impl Index {
     /// The Service of this name.
     pub fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
         self.services.by_name(name)
+    }
+
+    /// The endpoints of a Service's port that are ready, of the family of `asked`; `None` where it is not
+    /// known, or where they are not all as likely to be chosen: by a policy, hints or affinity.
+    pub fn ready(&self, port: &ServicePortName, asked: IpAddr) -> Option<Vec<SocketAddr>> {
+        let heard = matches!(
+            self.standing(Kind::Slices),
+            Standing::Watched { own: false }
+        );
+        let service = self.service(&port.service).filter(|_| heard)?;
+        let policy = match port.via {
+            Via::ClusterIp => service.internal_policy,
+            Via::ExternalIp | Via::LoadBalancer | Via::NodePort => service.external_policy,
+            Via::Headless => return None,
+        };
+        let even = policy == TrafficPolicy::Cluster
+            && service.affinity.is_none()
+            && service.traffic_distribution.is_none();
+        even.then(|| self.services.ready(port, asked)).flatten()
     }
 
     /// The EndpointSlices of a Service as they are now.

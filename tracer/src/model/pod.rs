@@ -40,6 +40,16 @@ pub enum Source {
 }
 
 impl Source {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::Api,
+        Self::Runtime,
+        Self::Kubelet,
+        Self::Cni,
+        Self::Rules,
+        Self::Snapshot,
+    ];
+
     /// The word for it, in text and JSON alike.
     pub fn name(self) -> &'static str {
         match self {

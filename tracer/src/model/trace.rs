@@ -41,6 +41,9 @@ pub struct Trace {
     /// What was asked, by the Service's name it had last; of the addresses in `dns` and
     /// `connections`.
     pub services: BTreeMap<(Protocol, SocketAddr), Arc<ServicePortName>>,
+    /// The backends that were ready at the end, by what was asked: of Services that choose each as often as
+    /// the next, where that is known.
+    pub ready: BTreeMap<(Protocol, SocketAddr), Vec<SocketAddr>>,
     /// Names of pods and Services in rows, by where they came from.
     pub names: BTreeMap<Source, u64>,
     /// What was said of translations, by `Verdict::name`.
@@ -149,6 +152,22 @@ pub struct Unplaced {
     pub open: u64,
     /// DNS over TCP that could not be put together.
     pub tcp_gaps: u64,
+}
+
+impl Unplaced {
+    /// Adds `more`.
+    pub fn add(&mut self, more: &Self) {
+        self.malformed += more.malformed;
+        self.cut += more.cut;
+        self.unmatched += more.unmatched;
+        self.unexpected_source += more.unexpected_source;
+        self.duplicates += more.duplicates;
+        self.multi_question += more.multi_question;
+        self.evicted += more.evicted;
+        self.fragments += more.fragments;
+        self.open += more.open;
+        self.tcp_gaps += more.tcp_gaps;
+    }
 }
 
 /// A histogram of latencies, from 1 µs to 10 minutes, each to within one percent.

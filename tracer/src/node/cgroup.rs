@@ -71,7 +71,8 @@ fn cgroup2_mount() -> Option<PathBuf> {
     line.split(' ').nth(1).map(PathBuf::from)
 }
 
-fn container(path: &str) -> Option<Container> {
+/// The container that a cgroup of this path is of; `None` when of none.
+pub(super) fn container(path: &str) -> Option<Container> {
     Some(Container {
         id: container_id(path)?.into(),
         pod_uid: pod_uid(path).map(Arc::from),

@@ -127,6 +127,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         rest = rest.get(size_of::<record::Outer>()..)?;
     }
     let mut payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
+    let headers = rest.get(usize::from(record.network)..usize::from(record.skip));
     if record.marks & mark::PORTS_BEHIND != 0 {
         // RFC 768: source port, destination port, length, checksum.
         let header: &[u8; 8];
@@ -170,6 +171,7 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
                 cgroup: (origin.cgroup != 0).then_some(CgroupId(origin.cgroup)),
                 sock: SockId(origin.sock),
             }),
+        headers: keep(headers.unwrap_or_default(), arena),
         payload: keep(payload, arena),
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,

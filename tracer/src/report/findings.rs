@@ -19,7 +19,7 @@ pub fn findings(
     out: &mut impl Write,
 ) -> io::Result<()> {
     match format {
-        Format::Text { colour } => text(findings, sought, Paint(colour), out),
+        Format::Text { colour, .. } => text(findings, sought, Paint(colour), out),
         Format::Json => json(findings, sought, out),
     }
 }
@@ -160,7 +160,10 @@ mod tests {
         let format = if json {
             Format::Json
         } else {
-            Format::Text { colour: false }
+            Format::Text {
+                colour: false,
+                zone: crate::report::Zone::Utc,
+            }
         };
         let mut out = Vec::new();
         super::findings(format, findings, &["no_endpoints", "ndots"], &mut out).unwrap();

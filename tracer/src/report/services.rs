@@ -1,17 +1,14 @@
 //! Services: connections and queries to each, how they failed, how long they took to connect, and
 //! how evenly the backends share them.
 
-use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr};
+use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr, sync::LazyLock};
 
 use super::{
     Report, Whole,
     section::{Cell, Column, Said, Section, Table, column, share},
     whole::{causes, exchanges, percent},
 };
-use crate::model::{
-    breakdown::Breakdown,
-    tally::{Kind, Tally},
-};
+use crate::model::tally::{Kind, Tally};
 
 pub(super) const REPORT: Report = Report {
     name: "services",
@@ -51,8 +48,12 @@ const BACKENDS: &[Column] = &[
 /// One Service, and its backends; `None` where nothing was translated.
 pub(super) type Backends<'a> = BTreeMap<Option<SocketAddr>, &'a Tally>;
 
-/// All that was asked, by kind and address, with the backends that answered.
-pub(super) fn by_service(breakdown: &Breakdown) -> BTreeMap<(Kind, SocketAddr), Backends<'_>> {
+/// Totals of who was never chosen.
+static NONE: LazyLock<Tally> = LazyLock::new(Tally::default);
+
+/// All that was asked, by kind and address, with the backends that answered, and those that are ready.
+pub(super) fn by_service<'a>(whole: &Whole<'a>) -> Services<'a> {
+    let breakdown = whole.breakdown();
     let mut services: BTreeMap<_, Backends<'_>> = BTreeMap::new();
     for ((asked, backend), tally) in breakdown.servers.iter() {
         services
@@ -67,18 +68,31 @@ pub(super) fn by_service(breakdown: &Breakdown) -> BTreeMap<(Kind, SocketAddr), 
             .or_default()
             .insert(*backend, tally);
     }
+    for ((protocol, asked), ready) in &whole.trace.ready {
+        for kind in [Kind::Dns, Kind::of_protocol(*protocol)] {
+            let Some(backends) = services.get_mut(&(kind, *asked)) else {
+                continue;
+            };
+            // Where nothing was translated that was seen, nobody here chooses.
+            if expected_share(backends).is_some() {
+                for backend in ready {
+                    backends.entry(Some(*backend)).or_insert(&*NONE);
+                }
+            }
+        }
+    }
     services
 }
 
-/// The part of its Service's exchanges that each backend seen would have, were they even; `None` where
-/// nothing was translated.
+/// The part of its Service's exchanges that each backend would have, were they even; `None` where nothing
+/// was translated.
 pub(super) fn expected_share(backends: &Backends<'_>) -> Option<f64> {
     let known = backends.keys().filter(|backend| backend.is_some()).count();
     (known > 0).then(|| 1.0 / f64::from(u32::try_from(known).unwrap_or(u32::MAX)))
 }
 
 fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
-    let services = by_service(whole.breakdown());
+    let services = by_service(whole);
     let mut section = Section::default();
     if services.is_empty() {
         section
@@ -87,7 +101,11 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         return section;
     }
     section.said.extend(failing(whole, &services));
-    section.said.extend(uneven(whole, &services));
+    for ((kind, asked), backends) in &services {
+        let of = (*kind, whole.service(*kind, *asked));
+        let said = idle(whole, &of, backends).or_else(|| uneven(whole, &of, backends));
+        section.said.extend(said);
+    }
     if section.said.is_empty() {
         section.said.push(Said::plain(
             "every Service that was asked answered, and its backends share evenly".to_owned(),
@@ -98,7 +116,7 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         backends_table(whole, &services),
     ];
     section.tables.retain(|table| !table.rows.is_empty());
-    section.notes.push("expected: an even share for each backend seen; session affinity and connections that last make it uneven".to_owned());
+    section.notes.push("expected: an even share for each backend that was seen or that the API server calls ready; session affinity and connections that last make it uneven".to_owned());
     section
 }
 
@@ -141,50 +159,92 @@ fn failing(whole: &Whole<'_>, services: &Services<'_>) -> Vec<Said> {
     said.collect()
 }
 
-/// Backends whose share cannot be chance: further from an even one than four standard deviations, and
-/// by more than a tenth of all.
-fn uneven(whole: &Whole<'_>, services: &Services<'_>) -> Vec<Said> {
-    let mut said = Vec::new();
-    for ((kind, asked), backends) in services {
-        let Some(expected) = expected_share(backends).filter(|expected| *expected < 1.0) else {
-            continue;
-        };
-        let translated = backends
-            .iter()
-            .filter_map(|(backend, tally)| Some(((*backend)?, tally)));
-        let count: u64 = translated.clone().map(|(_, tally)| tally.count).sum();
-        let known = translated.clone().count() as u64;
-        let off = translated.max_by(|(_, a), (_, b)| {
-            // In whole numbers, so that two as far off are a tie, which the larger one wins.
-            let off = |tally: &Tally| (tally.count * known).abs_diff(count);
-            off(a).cmp(&off(b)).then(a.count.cmp(&b.count))
-        });
-        let Some((backend, tally)) = off else {
-            continue;
-        };
-        let distance = (share(tally.count, count) - expected).abs();
-        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-        let deviation = (expected * (1.0 - expected) / (count as f64).max(1.0)).sqrt();
-        if distance > 0.1 && distance > 4.0 * deviation {
-            let mut one = Said::bad(format!(
-                "{} has {} of the {} to {} {}, where {:.0} % are even",
-                whole.address(backend),
-                percent(tally.count, count),
-                exchanges(*kind, count),
-                kind.name(),
-                whole.service(*kind, *asked),
-                expected * 100.0
-            ));
-            for (backend, tally) in backends {
-                if let Some(backend) = backend {
-                    one.evidence
-                        .push(format!("{} {}", tally.count, whole.address(*backend)));
-                }
-            }
-            said.push(one);
+/// What is taken for no chance: one in ten thousand.
+const CHANCE: f64 = 1e-4;
+
+/// Backends that are ready and were never chosen, where that is no chance.
+fn idle(
+    whole: &Whole<'_>,
+    (kind, service): &(Kind, String),
+    backends: &Backends<'_>,
+) -> Option<Said> {
+    let expected = expected_share(backends)?;
+    let known = backends
+        .iter()
+        .filter_map(|(backend, tally)| Some(((*backend)?, tally)));
+    let count: u64 = known.clone().map(|(_, tally)| tally.count).sum();
+    let idle = known.filter(|(_, tally)| tally.count == 0);
+    let idle: Vec<_> = idle.map(|(backend, _)| whole.address(backend)).collect();
+    let (first, others) = idle.split_first()?;
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let chance = (1.0 - expected).powf(count as f64);
+    if chance > CHANCE {
+        return None;
+    }
+    let of = format!("{} to {} {service}", exchanges(*kind, count), kind.name());
+    let mut said = Said::bad(if others.is_empty() {
+        format!("{first} is ready and got none of {of}")
+    } else {
+        let all = others.len() + 1;
+        format!(
+            "{all} backends are ready and got none of {of}: {}",
+            idle.join(", ")
+        )
+    });
+    let seen = backends.iter().filter(|(_, tally)| tally.count > 0);
+    said.evidence = seen
+        .filter_map(|(backend, tally)| {
+            Some(format!("{} {}", tally.count, whole.address((*backend)?)))
+        })
+        .collect();
+    said.evidence
+        .push("it is not this if it became ready only as the trace ended".to_owned());
+    said.remedy = Some(
+        "compare the node's rules with the EndpointSlices: tracer verify --from node --to SERVICE"
+            .replace("SERVICE", service.split(' ').next().unwrap_or(service)),
+    );
+    Some(said)
+}
+
+/// A backend whose share cannot be chance: further from an even one than four standard deviations, and by
+/// more than a tenth of all.
+fn uneven(
+    whole: &Whole<'_>,
+    (kind, service): &(Kind, String),
+    backends: &Backends<'_>,
+) -> Option<Said> {
+    let expected = expected_share(backends).filter(|expected| *expected < 1.0)?;
+    let translated = backends
+        .iter()
+        .filter_map(|(backend, tally)| Some(((*backend)?, tally)));
+    let count: u64 = translated.clone().map(|(_, tally)| tally.count).sum();
+    let known = translated.clone().count() as u64;
+    let (backend, tally) = translated.max_by(|(_, a), (_, b)| {
+        // In whole numbers, so that two as far off are a tie, which the larger one wins.
+        let off = |tally: &Tally| (tally.count * known).abs_diff(count);
+        off(a).cmp(&off(b)).then(a.count.cmp(&b.count))
+    })?;
+    let distance = (share(tally.count, count) - expected).abs();
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let deviation = (expected * (1.0 - expected) / (count as f64).max(1.0)).sqrt();
+    if distance <= 0.1 || distance <= 4.0 * deviation {
+        return None;
+    }
+    let mut said = Said::bad(format!(
+        "{} has {} of the {} to {} {service}, where {:.0} % are even",
+        whole.address(backend),
+        percent(tally.count, count),
+        exchanges(*kind, count),
+        kind.name(),
+        expected * 100.0
+    ));
+    for (backend, tally) in backends {
+        if let Some(backend) = backend {
+            said.evidence
+                .push(format!("{} {}", tally.count, whole.address(*backend)));
         }
     }
-    said
+    Some(said)
 }
 
 fn services_table(whole: &Whole<'_>, services: &Services<'_>) -> Table {

@@ -7,9 +7,17 @@ use crate::model::{
     Client, Connection, Dns, Journey, KtimeNs, NetnsInode, Outcome, Pod, PodName, Protocol, Site,
     SocketEnds, Source, WallNs,
     asked::{ServiceName, ServicePortName, Via},
+    change::Kind as Watched,
     cluster::{ObjectName, PodObject, Workload},
     ids::Ifindex,
+    index::Standing,
     journey::{Leg, Passed, Point, Side, Stage, Step},
+    trace::Api,
+};
+
+const TEXT: Format = Format::Text {
+    colour: false,
+    zone: Zone::Utc,
 };
 
 const SECOND: i64 = 1_000_000_000;
@@ -240,25 +248,19 @@ const EVERY: &[&str] = &["stalls", "dns", "services", "drops", "unseen"];
 #[test]
 fn every_report_is_told_in_the_same_words_as_before() {
     let trace = sample();
-    check(
-        "sample.txt",
-        &told(Format::Text { colour: false }, EVERY, &trace),
-    );
+    check("sample.txt", &told(TEXT, EVERY, &trace));
     check("sample.json", &told(Format::Json, EVERY, &trace));
 }
 
 #[test]
 fn nothing_seen_is_said_so_by_every_report() {
     let trace = Trace::default();
-    check(
-        "nothing.txt",
-        &told(Format::Text { colour: false }, EVERY, &trace),
-    );
+    check("nothing.txt", &told(TEXT, EVERY, &trace));
 }
 
 #[test]
 fn what_was_not_seen_is_told_last_whatever_is_asked_for() {
-    let text = told(Format::Text { colour: false }, &["drops"], &sample());
+    let text = told(TEXT, &["drops"], &sample());
     let titles: Vec<_> = text
         .lines()
         .filter(|line| line.contains("UTC") && !line.starts_with(' '))
@@ -414,6 +416,62 @@ fn a_backend_with_more_than_its_share_is_named() {
     assert_eq!(
         uneven,
         "shop/server 10.244.0.31:8080 has 92 % of the 60 connections to tcp 10.96.0.80:80, where 50 % are even"
+    );
+}
+
+#[test]
+fn a_backend_that_is_ready_and_never_chosen_is_named() {
+    let mut trace = Trace::default();
+    for nth in 0..60 {
+        let backend = format!("10.244.0.{}:8080", 31 + nth % 2);
+        trace.add(&Row::Connection(connection(nth + 1, &backend)), &named());
+    }
+    let asked = (Protocol::Tcp, address("10.96.0.80:80"));
+    assert_eq!(
+        sentences(&services::REPORT, &trace),
+        ["every Service that was asked answered, and its backends share evenly"]
+    );
+    let backends = ["10.244.0.31:8080", "10.244.0.32:8080", "10.244.0.33:8080"];
+    trace.ready.insert(asked, backends.map(address).into());
+    assert_eq!(
+        sentences(&services::REPORT, &trace),
+        ["10.244.0.33:8080 is ready and got none of 60 connections to tcp 10.96.0.80:80"]
+    );
+    let section = (services::REPORT.build)(&whole(&trace));
+    let table = section.tables.iter().find(|table| table.name == "backends");
+    let idle = table.unwrap().rows.iter().find(|row| row[3] == 0.into());
+    let expected = |cell: &section::Cell| matches!(cell, section::Cell::Share(share) if (share - 1.0 / 3.0).abs() < 1e-9);
+    assert!(expected(&idle.unwrap()[5]), "{idle:?}");
+}
+
+#[test]
+fn what_the_api_server_did_not_tell_is_among_what_was_not_seen() {
+    let trace = Trace {
+        api: Some(Api {
+            server: None,
+            snapshot: None,
+            now: WallNs(90 * SECOND),
+            kinds: vec![
+                (Watched::Pods, Standing::Watched { own: false }),
+                (
+                    Watched::Slices,
+                    Standing::Lost {
+                        since: WallNs(30 * SECOND),
+                        why: "forbidden".into(),
+                        listed: false,
+                    },
+                ),
+            ],
+        }),
+        ..sample()
+    };
+    let said = sentences(&unseen::REPORT, &trace);
+    let api: Vec<_> = said.iter().filter(|said| said.contains("API")).collect();
+    assert_eq!(
+        api,
+        [
+            "the API server's endpointslices: not listed for 60 s: forbidden; names that need them may be missing or old"
+        ]
     );
 }
 

@@ -18,7 +18,7 @@ pub(super) use self::{
     line::row,
     path::{cut, place},
     section::{head, is_wordy, section, words},
-    summary::summary,
+    summary::{summary, unheard},
     verified::{mended, verified},
     verify::walk,
 };

@@ -4,6 +4,7 @@
 use super::{
     Report, Whole,
     section::{Cell, Column, Said, Section, Table, column, plural},
+    text::unheard,
 };
 use crate::model::tally::Who;
 
@@ -29,6 +30,12 @@ fn build<'a>(whole: &Whole<'a>) -> Section<'a> {
         section
             .said
             .push(Said::plain(format!("not seen: {unseen}")));
+    }
+    for (what, kinds) in whole.trace.api.iter().flat_map(unheard) {
+        section.said.push(Said::bad(format!(
+            "the API server's {}: {what}; names that need them may be missing or old",
+            kinds.join(", ")
+        )));
     }
     if let Some(names) = unnamed(whole) {
         section.said.push(names);
@@ -109,6 +116,7 @@ fn lost(whole: &Whole<'_>) -> Said {
         (losses.skipped, "passed over by the kernel"),
         (losses.unreadable, "whose headers could not be read"),
         (losses.undecodable, "that could not be understood"),
+        (losses.unrecorded, "that the recording lacks"),
         (
             unplaced.evicted,
             "forgotten for want of room: see --tracked",

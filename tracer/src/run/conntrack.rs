@@ -1,10 +1,10 @@
 //! When conntrack's own statistics are looked at: with a namespace's first packet that met it, and
 //! from then on each time the loss counters are read.
 
+use super::feed::Feed;
 use crate::{
-    correlate::Correlator,
     kernel::clock,
-    model::{Event, Fact, Place, Row},
+    model::{Event, Fact, Place},
     node::Node,
 };
 
@@ -27,8 +27,11 @@ pub(super) fn is_met(fact: &Fact, node: &mut Node) -> bool {
 }
 
 /// Tells what conntrack counted since the last time.
-pub(super) fn tell(node: &mut Node, correlator: &mut Correlator, rows: &mut Vec<Row>) {
+pub(super) fn tell(node: &mut Node, feed: &mut Feed) {
     for change in node.look_at_conntrack(clock::ktime()) {
-        correlator.apply(Event::Counted(&change), rows);
+        feed.apply(Event::Counted(&change));
+    }
+    if let Some(recorder) = &mut feed.recorder {
+        recorder.conntrack(&node.conntrack_totals());
     }
 }

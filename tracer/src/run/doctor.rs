@@ -29,6 +29,11 @@ pub async fn doctor(args: &DoctorArgs) -> Result<Exit> {
             () = end.reached() => return Ok(Exit::Done),
         };
         let exit = if problem { Exit::Problem } else { Exit::Done };
+        drop(out);
+        if let Some(whom) = &args.probe {
+            let probed = Box::pin(super::probe::probe(whom, args)).await?;
+            return Ok(if problem { exit } else { probed });
+        }
         let Some(every) = args.watch else {
             return Ok(exit);
         };

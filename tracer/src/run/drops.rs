@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use tokio::time::{Instant, interval_at};
 
-use super::{End, Exit, format, tell};
+use super::{End, Exit, shown::format, tell};
 use crate::{
     cli::DropsArgs,
     kernel::{self, DropTables, Kernel, Status, clock},
@@ -17,7 +17,7 @@ use crate::{
         drops::{DropCount, DropGroup, DropNames, Drops, NamedDrops, is_netfilter, usual},
     },
     node::Node,
-    report::{self, DropsSummary, Format},
+    report::{self, DropsSummary, Format, Zone},
 };
 
 /// How often the kernel's tables are read at the least: they hold 2048 groups each.
@@ -84,7 +84,7 @@ impl Counting {
             names,
             node: Node::default(),
             netns: args.netns.clone(),
-            format: format(args.output),
+            format: format(args.output, Zone::Local),
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
             lately: Drops::default(),
             shown_at: Instant::now(),

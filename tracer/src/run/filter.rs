@@ -1,7 +1,7 @@
 //! Which rows are wanted, by the names of those who take part.
 
 use crate::{
-    cli::{NameArgs, ObjectFilter, ServiceFilter, WorkloadFilter},
+    cli::{ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
     model::{Named, PodName, Row, selector::Selector},
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn new(args: &NameArgs) -> Self {
+    pub(super) fn new(args: &RowArgs) -> Self {
         Self {
             namespaces: args.namespace.clone(),
             pods: args.pod.clone(),

@@ -4,28 +4,30 @@
 //! moment better than the API server does; the API server then says what the pod is.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use tokio::time::Instant;
 
-use super::{tell, wall_now};
+use super::tell;
 use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
     model::{
-        ClusterChange, Index, Named, PodName, Protocol, Row, Source, Trace, WallNs,
+        ClusterChange, Index, KtimeNs, Named, PodName, Protocol, Row, Site, Source, Trace, WallNs,
         change::Kind,
         cluster::ObjectName,
+        conntrack::ConntrackTotals,
         index::Standing,
         trace::{Api, ServiceSpread},
         uniform::uniform,
         verdict::Verdict,
     },
     node::Node,
+    record::{self, Recorder, SessionApi},
     verify::{Past, Translation, alike, verdict},
 };
 
@@ -39,20 +41,58 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// <https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/>.
 const LOCAL_DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)), 53);
 
-/// Names, and who knows them.
-pub(super) struct Names {
-    pub(super) node: Node,
+/// What a node knows by itself: this one, or one that was recorded.
+pub(super) trait Local {
+    /// What it can say of those a row names by address.
+    fn name(&mut self, row: &Row) -> Named;
+    /// The names of all places that a row tells of.
+    fn sites(&mut self, row: &Row) -> Vec<Site>;
+    /// Its conntrack tables, by their namespaces' names.
+    fn conntrack_totals(&mut self) -> Vec<ConntrackTotals>;
+}
+
+impl Local for Node {
+    fn name(&mut self, row: &Row) -> Named {
+        Self::name(self, row)
+    }
+    fn sites(&mut self, row: &Row) -> Vec<Site> {
+        Self::sites(self, row)
+    }
+    fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
+        Self::conntrack_totals(self)
+    }
+}
+
+impl Local for record::Names {
+    fn name(&mut self, row: &Row) -> Named {
+        Self::name(self, row)
+    }
+    fn sites(&mut self, row: &Row) -> Vec<Site> {
+        Self::sites(self, row)
+    }
+    fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
+        Self::conntrack_totals(self)
+    }
+}
+
+/// Names, and who knows them. Time is that of ticks, so that a replay names alike.
+pub(super) struct Names<L> {
+    pub(super) local: L,
     index: Index,
     cluster: Option<Cluster>,
+    /// The API server that is asked, or was.
+    pub(super) asked: Option<SessionApi>,
     /// The API server has said what it has, or was given the time to.
     settled: bool,
-    began: Instant,
+    began: Option<KtimeNs>,
+    ktime: KtimeNs,
+    now: WallNs,
     /// Why no API server is asked, to be told.
     notice: Option<String>,
     batch: Vec<ClusterChange>,
 }
 
-impl Names {
+impl Names<Node> {
     /// Begins to ask the API server, and waits for nothing.
     pub(super) fn start(args: &NameArgs) -> Result<Self> {
         let (cluster, notice) = if args.no_api {
@@ -60,14 +100,13 @@ impl Names {
         } else {
             connect(args)?
         };
+        let asked = cluster.as_ref().map(|cluster| SessionApi {
+            server: cluster.server.as_deref().map(str::to_owned),
+        });
         Ok(Self {
-            node: Node::default(),
-            index: Index::default(),
-            settled: cluster.is_none(),
             cluster,
-            began: Instant::now(),
             notice,
-            batch: Vec::with_capacity(BATCH),
+            ..Self::new(Node::default(), asked)
         })
     }
 
@@ -78,31 +117,64 @@ impl Names {
         }
     }
 
-    /// Waits for the API server to say something, and takes it.
-    pub(super) async fn hear(&mut self) {
+    /// Waits for the API server to say something, takes it, and has it recorded.
+    pub(super) async fn hear(&mut self, mut recorder: Option<&mut Recorder>) {
         let over = |of: &&mut Cluster| of.changes.is_closed() && of.changes.is_empty();
         let Some(cluster) = self.cluster.as_mut().filter(|of| !over(of)) else {
             return std::future::pending().await;
         };
         cluster.changes.recv_many(&mut self.batch, BATCH).await;
         for change in self.batch.drain(..) {
+            if let Some(recorder) = &mut recorder {
+                recorder.change(&change);
+            }
             self.index.apply(change);
         }
+    }
+}
+
+impl<L: Local> Names<L> {
+    /// `asked` is the API server whose changes will come.
+    pub(super) fn new(local: L, asked: Option<SessionApi>) -> Self {
+        Self {
+            local,
+            index: Index::default(),
+            cluster: None,
+            settled: asked.is_none(),
+            asked,
+            began: None,
+            ktime: KtimeNs(0),
+            now: WallNs(0),
+            notice: None,
+            batch: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Takes what the API server said.
+    pub(super) fn apply(&mut self, change: ClusterChange) {
+        self.index.apply(change);
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self, ktime: KtimeNs, wall: WallNs) {
+        self.began.get_or_insert(ktime);
+        self.ktime = ktime;
+        self.now = wall;
     }
 
     /// Whether rows can be named as well as they ever will; becomes so once, and soon.
     pub(super) fn are_settled(&mut self) -> bool {
         if !self.settled {
             let awaited = |kind: Kind| self.index.standing(kind) == Standing::Awaited;
-            self.settled = self.began.elapsed() >= PATIENCE || !Kind::ALL.into_iter().any(awaited);
+            let waited = self.ktime - self.began.unwrap_or(self.ktime);
+            self.settled = waited >= PATIENCE || !Kind::ALL.into_iter().any(awaited);
         }
         self.settled
     }
 
-    /// Whom and what a row names by address.
-    pub(super) fn name(&mut self, row: &Row) -> Named {
-        let mut named = self.node.name(row);
-        let (at, now) = (row.wall(), wall_now());
+    /// Whom and what a row names by address; `named` is what the node itself knows of it.
+    pub(super) fn join(&self, row: &Row, mut named: Named) -> Named {
+        let (at, now) = (row.wall(), self.now);
         let index = &self.index;
         let client = row.client().address.ip();
         let by_cgroup = named.pod_uid.as_ref().and_then(|uid| index.pod(uid, now));
@@ -208,13 +280,21 @@ impl Names {
         node.or_else(|| self.index.node_at(address)).cloned()
     }
 
+    /// The backends that are ready now, of the Services in `trace`.
+    pub(super) fn ready(&self, trace: &Trace) -> BTreeMap<(Protocol, SocketAddr), Vec<SocketAddr>> {
+        let services = trace.services.iter();
+        let ready =
+            services.filter_map(|(key, port)| Some((*key, self.index.ready(port, key.1.ip())?)));
+        ready.collect()
+    }
+
     /// How the API server was heard, for the summary; `None` where it was not asked.
     pub(super) fn api(&self) -> Option<Api> {
-        let cluster = self.cluster.as_ref()?;
+        let asked = self.asked.as_ref()?;
         Some(Api {
-            server: cluster.server.clone(),
+            server: asked.server.as_deref().map(Arc::from),
             snapshot: self.index.loaded(),
-            now: wall_now(),
+            now: self.now,
             kinds: Kind::ALL
                 .map(|kind| (kind, self.index.standing(kind)))
                 .into(),

@@ -1,4 +1,4 @@
-//! Rows on their way out: chosen, named, added up, printed.
+//! Rows on their way out: chosen, named, added up, printed; live or replayed.
 
 use std::{
     env,
@@ -8,18 +8,26 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Exit, ending, filter::Filter, names::Names, tell};
+use super::{
+    Exit, ending,
+    filter::Filter,
+    names::{Local, Names},
+    tell,
+};
 use crate::{
-    cli::{Output, ToldArgs, TraceArgs, TraceOutput},
+    cli::{Output, ReportArgs, ToldArgs, TraceArgs, TraceOutput},
     diagnose::Diagnoses,
     model::{Named, Row, Trace},
-    report::{self, Format, Whole},
+    node::Node,
+    record::{Asked, Recorder},
+    report::{self, Format, Whole, Zone},
 };
 
 /// Most rows that are held back until names are known.
 const HELD: usize = 16_384;
 
-pub(super) struct Shown {
+/// Which rows are wanted, and how they are shown.
+pub(super) struct Wanted {
     dns: bool,
     connections: bool,
     netns: Vec<String>,
@@ -27,91 +35,165 @@ pub(super) struct Shown {
     each: bool,
     output: TraceOutput,
     told: ToldArgs,
-    pub(super) names: Names,
-    pub(super) trace: Trace,
-    diagnoses: Diagnoses,
     format: Format,
-    unseen: Vec<String>,
-    out: BufWriter<io::Stdout>,
 }
 
-impl Shown {
-    pub(super) fn new(args: &TraceArgs, names: Names, unseen: Vec<String>) -> Self {
+impl Wanted {
+    /// Of a trace.
+    pub(super) fn live(args: &TraceArgs) -> Self {
         Self {
             dns: args.wants_dns(),
             connections: args.wants_connections(),
             netns: args.netns.clone(),
-            filter: Filter::new(&args.names),
+            filter: Filter::new(&args.names.rows),
             each: !args.summary && args.output != TraceOutput::Html,
             output: args.output,
             told: args.told.clone(),
-            names,
-            trace: Trace::default(),
-            diagnoses: Diagnoses::default(),
-            format: format(match args.output {
-                TraceOutput::Json => Output::Json,
-                TraceOutput::Text | TraceOutput::Html => Output::Text,
-            }),
-            unseen,
-            out: BufWriter::with_capacity(64 << 10, io::stdout()),
+            format: told_as(args.output, Zone::Local),
         }
     }
 
-    /// Whether nothing is printed before the end.
-    pub(super) fn is_silent(&self) -> bool {
-        !self.each
+    /// Of recordings; each says itself whether it is of DNS, connections or both.
+    pub(super) fn replayed(args: &ReportArgs) -> Self {
+        Self {
+            dns: true,
+            connections: true,
+            netns: args.netns.clone(),
+            filter: Filter::new(&args.rows),
+            each: !args.summary && args.output != TraceOutput::Html,
+            output: args.output,
+            told: args.told.clone(),
+            format: told_as(args.output, Zone::Utc),
+        }
     }
+}
 
+pub(super) struct Shown<L> {
+    wanted: Wanted,
+    pub(super) names: Names<L>,
+    pub(super) trace: Trace,
+    diagnoses: Diagnoses,
+    unseen: Vec<String>,
+    out: BufWriter<io::Stdout>,
+}
+
+impl Shown<Node> {
     /// A namespace may yet come, so its name may be right; more likely it is not.
     pub(super) fn warn_of_unknown_netns(&mut self) {
-        for name in &self.netns {
-            if !self.names.node.knows_netns(name) {
+        for name in &self.wanted.netns {
+            if !self.names.local.knows_netns(name) {
                 tell(&format!(
                     "no network namespace is called {name} now: see `ip netns`"
                 ));
             }
         }
     }
+}
 
-    /// Shows `rows`; leaves them for a moment at the start, until names are known.
-    pub(super) fn rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
+impl<L: Local> Shown<L> {
+    pub(super) fn new(wanted: Wanted, names: Names<L>) -> Self {
+        Self {
+            wanted,
+            names,
+            trace: Trace::default(),
+            diagnoses: Diagnoses::default(),
+            unseen: Vec::new(),
+            out: BufWriter::with_capacity(64 << 10, io::stdout()),
+        }
+    }
+
+    /// Whether nothing is printed before the end.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.wanted.each
+    }
+
+    /// Things that cannot be seen, in words; each is told once.
+    pub(super) fn unseen(&mut self, unseen: &[String]) {
+        for what in unseen {
+            if !self.unseen.contains(what) {
+                self.unseen.push(what.clone());
+            }
+        }
+    }
+
+    /// The rows that follow come from a recording of which `asked` was asked.
+    pub(super) fn of(&mut self, asked: &Asked) {
+        self.wanted.dns = asked.dns;
+        self.wanted.connections = asked.connections;
+    }
+
+    /// Shows `rows`, and has them recorded; leaves them for a moment at the start, until names are
+    /// known.
+    pub(super) fn rows(
+        &mut self,
+        rows: &mut Vec<Row>,
+        recorder: Option<&mut Recorder>,
+    ) -> io::Result<()> {
         if rows.is_empty() || (rows.len() < HELD && !self.names.are_settled()) {
             return Ok(());
         }
-        self.all_rows(rows)
+        self.all_rows(rows, recorder)
     }
 
     /// Shows `rows`, whatever is known.
-    pub(super) fn all_rows(&mut self, rows: &mut Vec<Row>) -> io::Result<()> {
+    pub(super) fn all_rows(
+        &mut self,
+        rows: &mut Vec<Row>,
+        mut recorder: Option<&mut Recorder>,
+    ) -> io::Result<()> {
         for row in rows.drain(..) {
-            let mut named = self.names.name(&row);
+            let knows = self.names.local.name(&row);
+            if let Some(recorder) = &mut recorder {
+                // Whoever reads it may want other rows.
+                let sites = self.names.local.sites(&row);
+                recorder.names(&row, &knows, &sites);
+            }
+            let mut named = self.names.join(&row, knows);
             if self.wants(&row, &named) {
-                named.sites = self.names.node.sites(&row);
+                named.sites = self.names.local.sites(&row);
                 self.trace.add(&row, &named);
                 self.diagnoses.add(&row, &named);
-                if self.each {
-                    report::row(self.format, &row, &named, &mut self.out)?;
+                if self.wanted.each {
+                    report::row(self.wanted.format, &row, &named, &mut self.out)?;
                 }
+            }
+            if let Some(recorder) = &mut recorder {
+                recorder.row(&row, &named);
             }
         }
         self.out.flush()
     }
 
+    /// Takes what is known of the node's conntrack tables and of the API server by now.
+    pub(super) fn tables(&mut self) {
+        let tables = self.names.local.conntrack_totals();
+        self.trace.conntrack.extend(tables);
+        if let Some(api) = self.names.api() {
+            self.trace.api = Some(api);
+        }
+    }
+
     fn wants(&self, row: &Row, named: &Named) -> bool {
+        let Wanted {
+            dns,
+            connections,
+            netns,
+            filter,
+            ..
+        } = &self.wanted;
         let kind = match row {
-            Row::Dns(_) => self.dns,
-            Row::Connection(_) => self.connections,
+            Row::Dns(_) => *dns,
+            Row::Connection(_) => *connections,
         };
         let inode = row.client().netns.map(|inode| inode.0.to_string());
         let from = |wanted: &String| {
             named.netns.as_deref() == Some(wanted) || inode.as_ref() == Some(wanted)
         };
-        kind && (self.netns.is_empty() || self.netns.iter().any(from))
-            && self.filter.wants(row, named)
+        kind && (netns.is_empty() || netns.iter().any(from)) && filter.wants(row, named)
     }
 
     pub(super) fn summary(mut self, length: Duration) -> Result<Exit> {
-        self.trace.api = self.names.api();
+        self.trace.ready = self.names.ready(&self.trace);
         self.trace.spreads = self.names.spreads(&self.trace);
         let findings = self.diagnoses.findings(&self.trace.breakdown);
         let whole = Whole {
@@ -120,7 +202,13 @@ impl Shown {
             findings: &findings,
             unseen: &self.unseen,
         };
-        ending::tell(self.output, self.format, &self.told, &whole, &mut self.out)?;
+        let Wanted {
+            output,
+            format,
+            told,
+            ..
+        } = &self.wanted;
+        ending::tell(*output, *format, told, &whole, &mut self.out)?;
         Ok(if self.trace.is_incomplete() {
             Exit::Incomplete
         } else {
@@ -129,9 +217,22 @@ impl Shown {
     }
 }
 
-pub(super) fn format(output: Output) -> Format {
+/// How a trace's rows look; there are none of a page.
+fn told_as(output: TraceOutput, zone: Zone) -> Format {
+    let output = match output {
+        TraceOutput::Json => Output::Json,
+        TraceOutput::Text | TraceOutput::Html => Output::Text,
+    };
+    format(output, zone)
+}
+
+/// How `output` looks, with times in `zone`.
+pub(super) fn format(output: Output, zone: Zone) -> Format {
     match output {
-        Output::Text => Format::Text { colour: colour() },
+        Output::Text => Format::Text {
+            colour: colour(),
+            zone,
+        },
         Output::Json => Format::Json,
     }
 }

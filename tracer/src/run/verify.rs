@@ -4,18 +4,18 @@
 use std::{
     io::{self, BufWriter, IsTerminal as _, Write as _},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{End, Exit, wall_now};
+use super::{End, Exit};
 use crate::{
     cli::{Output, VerifyArgs},
     cluster::{self, Cluster},
     model::{
-        Finding, Index, Snapshot,
+        Finding, Index, Snapshot, WallNs,
         change::Kind,
         cluster::{Node, PortProtocol},
         index::Standing,
@@ -48,6 +48,7 @@ pub async fn verify(args: &VerifyArgs) -> Result<Exit> {
     let format = match args.output {
         Output::Json => Format::Json,
         Output::Text => Format::Text {
+            zone: report::Zone::Local,
             colour: stdout.is_terminal(),
         },
     };
@@ -275,4 +276,11 @@ impl Objects {
     fn snapshot(&self) -> Snapshot {
         self.index.snapshot(wall_now())
     }
+}
+
+/// Now by the wall clock.
+fn wall_now() -> WallNs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or_default().as_nanos();
+    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
 }

@@ -12,7 +12,7 @@ use aya_ebpf::{
 
 use super::{Seen, own_conntrack};
 use crate::{
-    output::{self, offset},
+    output::{self, config, offset},
     record::{
         BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, hook, kind, mark,
         part, place,
@@ -40,7 +40,8 @@ pub(super) struct Record {
     pub(super) outer: Outer,
 }
 
-/// Emits the packet with up to `len` bytes of its payload.
+/// Emits the packet with up to `len` bytes of its payload, and before them its headers where those are
+/// wanted.
 #[inline(always)]
 pub(super) fn emit<const DIRECT: bool>(
     seen: &Seen,
@@ -50,7 +51,14 @@ pub(super) fn emit<const DIRECT: bool>(
     len: u32,
 ) {
     let parts = fill(record, seen, skb, headers);
-    let from = headers.ip + u64::from(headers.payload_offset);
+    let mut from = headers.ip;
+    let mut before = 0;
+    if config!(headers) == 0 {
+        from += u64::from(headers.payload_offset);
+    } else {
+        before = headers.payload_offset;
+    }
+    let len = (before + len).min(CAPTURE_LIMIT as u32);
     // The mask is for the verifier, which does not know what the compiler does.
     let mut captured = black_box(len.min(headers.bounds.linear_from(from))) & CAPTURE_LIMIT as u32;
     // SAFETY: `record` is this program's own until `busy` is cleared; `rest` has room for all
@@ -61,7 +69,8 @@ pub(super) fn emit<const DIRECT: bool>(
             captured = 0;
         }
         (*record).packet.captured = captured as u16;
-        (*record).packet.skip = 0;
+        (*record).packet.skip = before.min(captured) as u16;
+        (*record).packet.network = 0;
         let unreadable = if captured < len { mark::UNREADABLE } else { 0 };
         (*record).packet.marks = headers.marks | unreadable;
         (*record).count += 1;
@@ -89,6 +98,7 @@ pub(super) fn emit_paged<const DIRECT: bool>(
     let result = unsafe {
         (*record).packet.captured = len as u16;
         (*record).packet.skip = skip as u16;
+        (*record).packet.network = headers.ip.wrapping_sub(headers.bounds.data) as u16;
         (*record).packet.marks = headers.marks;
         generated::bpf_skb_output(
             skb.0.cast_mut().cast(),

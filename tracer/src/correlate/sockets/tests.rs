@@ -40,6 +40,7 @@ impl Scene {
             transport: Transport::Udp,
             conntrack: None,
             sender: None,
+            headers: Bytes::new(),
             payload: Bytes::new(),
             payload_len: 30,
             unreadable: false,

@@ -95,6 +95,31 @@ impl Services {
             .as_ref()
     }
 
+    /// Ready endpoints of the family of `asked`, in order; `None` with hints.
+    pub(super) fn ready(&self, port: &ServicePortName, asked: IpAddr) -> Option<Vec<SocketAddr>> {
+        let mut ready = Vec::new();
+        for (slice, _) in self.slices.get(&port.service)? {
+            // A port without a name goes by its number.
+            let mut ports = slice.ports.iter();
+            let number = ports
+                .find(|of| of.name == port.port || of.name.is_empty())
+                .and_then(|of| of.port);
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
+                if !endpoint.zone_hints.is_empty() || !endpoint.node_hints.is_empty() {
+                    return None;
+                }
+                let addresses = endpoint.addresses.iter();
+                let alike = addresses.filter(|address| address.is_ipv4() == asked.is_ipv4());
+                // kube-proxy uses the first one.
+                let address = alike.copied().next();
+                ready.extend(address.zip(number).map(SocketAddr::from));
+            }
+        }
+        ready.sort_unstable();
+        ready.dedup();
+        Some(ready)
+    }
+
     pub(super) fn slices_of(&self, service: &ObjectName) -> Vec<Arc<EndpointSlice>> {
         let slices = self.slices.get(service).into_iter().flatten();
         slices.map(|(slice, _)| Arc::clone(slice)).collect()

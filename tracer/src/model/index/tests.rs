@@ -298,6 +298,64 @@ fn a_cluster_ip_given_to_another_service_is_named_by_its_time() {
 }
 
 #[test]
+fn ready_endpoints_are_told_where_each_is_as_likely_as_the_next() {
+    let mut index = Index::default();
+    let web = service("shop/web", "10.96.0.80");
+    let mut endpoints = slice("shop/web", "10.244.0.31", None);
+    let mut unready = endpoints.endpoints[0].clone();
+    unready.addresses = vec![ip("10.244.0.32")];
+    unready.ready = false;
+    endpoints.endpoints.push(unready);
+    let port = ServicePortName {
+        service: name("shop/web"),
+        port: "http".into(),
+        via: Via::ClusterIp,
+    };
+    let ready = |index: &Index| index.ready(&port, ip("10.96.0.80"));
+    list(
+        &mut index,
+        1,
+        Kind::Services,
+        vec![Object::Service(Arc::new(web.clone()))],
+    );
+    assert_eq!(ready(&index), None, "slices were not told yet");
+    list(
+        &mut index,
+        1,
+        Kind::Slices,
+        vec![Object::Slice(Arc::new(endpoints.clone()))],
+    );
+    assert_eq!(
+        ready(&index),
+        Some(vec!["10.244.0.31:8080".parse().unwrap()])
+    );
+    assert_eq!(
+        index.ready(&port, ip("2001:db8::80")),
+        Some(Vec::new()),
+        "of the other family"
+    );
+
+    let sticky = Service {
+        affinity: Some(Duration::from_hours(3)),
+        ..web.clone()
+    };
+    apply(
+        &mut index,
+        2,
+        Change::Set(Object::Service(Arc::new(sticky))),
+    );
+    assert_eq!(ready(&index), None, "a client stays with its backend");
+    apply(&mut index, 3, Change::Set(Object::Service(Arc::new(web))));
+    endpoints.endpoints[0].zone_hints = vec!["a".into()];
+    apply(
+        &mut index,
+        3,
+        Change::Set(Object::Slice(Arc::new(endpoints))),
+    );
+    assert_eq!(ready(&index), None, "hints keep traffic in a zone");
+}
+
+#[test]
 fn a_name_tells_where_it_comes_from_and_how_old_it_is() {
     let mut before = Index::default();
     set_pod(&mut before, 11, pod("a", "10.244.1.5", 10));

@@ -23,15 +23,15 @@ pub(super) fn picture(whole: &Whole<'_>, kind: Kind) -> Picture {
     let mut picture = Picture::new(title, &under(whole, kind, tally), HEIGHT);
     let field = Field::of(HEIGHT);
     field.base(&mut picture, "latency, logarithmic");
+    if tally.latency.count() == 0 {
+        field.nothing(&mut picture, "no answer was seen");
+        return picture;
+    }
     for percent in [0_u32, 25, 50, 75, 100] {
         let part = f64::from(percent) / 100.0;
         field.tick_y(&mut picture, part, &format!("{percent} %"));
     }
     field.upwards(&mut picture, "of those answered");
-    if tally.latency.count() == 0 {
-        field.nothing(&mut picture, "no answer was seen");
-        return picture;
-    }
     let scale = scale(&tally.latency);
     for (part, name) in scale.ticks() {
         field.tick_x(&mut picture, part, &name);

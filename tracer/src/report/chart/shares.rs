@@ -19,7 +19,7 @@ const LEFT: f64 = 320.0;
 const RIGHT: f64 = 690.0;
 
 pub(super) fn picture(whole: &Whole<'_>) -> Picture {
-    let services = by_service(whole.breakdown());
+    let services = by_service(whole);
     let mut services: Vec<_> = services
         .into_iter()
         .filter_map(|(key, mut backends)| {

@@ -169,6 +169,7 @@ struct Lost {
     skipped: u64,
     unreadable: u64,
     undecodable: u64,
+    unrecorded: u64,
     evicted: u64,
 }
 
@@ -225,6 +226,7 @@ pub(in crate::report) fn summary(
             skipped: losses.skipped,
             unreadable: losses.unreadable,
             undecodable: losses.undecodable,
+            unrecorded: losses.unrecorded,
             evicted: unplaced.evicted,
         },
         unseen,

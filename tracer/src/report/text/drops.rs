@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{Paint, line::time_of_day, summary::counts};
 use crate::{
     model::{WallNs, drops::NamedDrops},
-    report::DropsSummary,
+    report::{DropsSummary, Zone},
 };
 
 const HEADS: [&str; COLUMNS] = ["packets", "reason", "by", "netns", "protocol", "service"];
@@ -22,7 +22,10 @@ pub(in crate::report) fn drops(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let paint = Paint(colour);
-    let heading = format!("{}  dropped in {seconds:.1} s", time_of_day(now));
+    let heading = format!(
+        "{}  dropped in {seconds:.1} s",
+        time_of_day(now, Zone::Local)
+    );
     if drops.is_empty() {
         return writeln!(out, "{heading}: nothing");
     }
@@ -79,7 +82,7 @@ fn cells(named: &NamedDrops) -> [String; COLUMNS] {
 
 /// When the last of them was dropped, and between whom.
 fn last(named: &NamedDrops) -> String {
-    let time = time_of_day(named.last);
+    let time = time_of_day(named.last, Zone::Local);
     match named.count.flow {
         Some(flow) if flow.src.port() == 0 && flow.dst.port() == 0 => {
             format!("{time} {} → {}", flow.src.ip(), flow.dst.ip())

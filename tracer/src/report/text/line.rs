@@ -14,6 +14,7 @@ use crate::{
         verdict::Verdict,
     },
     report::{
+        Zone,
         names::{qtype_name, rcode_name},
         whole::utc,
     },
@@ -23,9 +24,11 @@ pub(in crate::report) fn row(
     row: &Row,
     named: &Named,
     colour: bool,
+    zone: Zone,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    with_time(row, named, Paint(colour), &time_of_day(row.wall()), out)
+    let time = time_of_day(row.wall(), zone);
+    with_time(row, named, Paint(colour), &time, out)
 }
 
 /// The same, with a time that is the same on any machine.
@@ -300,10 +303,13 @@ fn tail(
     writeln!(out)
 }
 
-/// Local time of day to the microsecond.
-pub(super) fn time_of_day(wall: WallNs) -> impl Display {
+/// Time of day to the microsecond.
+pub(super) fn time_of_day(wall: WallNs, zone: Zone) -> impl Display {
     let time = jiff::Timestamp::from_nanosecond(i128::from(wall.0)).unwrap_or_default();
-    let local = time.to_zoned(jiff::tz::TimeZone::system());
+    let local = time.to_zoned(match zone {
+        Zone::Local => jiff::tz::TimeZone::system(),
+        Zone::Utc => jiff::tz::TimeZone::UTC,
+    });
     fmt::from_fn(move |f| {
         let (hour, minute, second) = (local.hour(), local.minute(), local.second());
         write!(

@@ -15,7 +15,7 @@ use crate::{
         conntrack::ConntrackTotals,
         index::Standing,
         stages::StageTotals,
-        trace::{ConnectionTotals, DnsTotals, Latency},
+        trace::{Api, ConnectionTotals, DnsTotals, Latency},
     },
     report::names::rcode_name,
 };
@@ -90,8 +90,19 @@ fn names(trace: &Trace, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     let Some(api) = &trace.api else {
         return Ok(());
     };
+    let server = api.server.as_deref().unwrap_or("without an address");
+    for (what, kinds) in unheard(api) {
+        let kinds = kinds.join(", ");
+        let title = paint.bad(format_args!("API server {server}")).to_string();
+        writeln!(out, "{title}: {kinds}: {what}")?;
+    }
+    Ok(())
+}
+
+/// What the API server was not heard of, and the kinds of objects that it concerns.
+pub(in crate::report) fn unheard(api: &Api) -> Vec<(String, Vec<&'static str>)> {
     // The same cause is told once for all it concerns.
-    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut told: Vec<(String, Vec<&'static str>)> = Vec::new();
     for (kind, standing) in &api.kinds {
         let what = match standing {
             Standing::Watched { own: false } => continue,
@@ -107,13 +118,7 @@ fn names(trace: &Trace, paint: Paint, out: &mut impl Write) -> io::Result<()> {
             None => told.push((what, vec![kind.name()])),
         }
     }
-    let server = api.server.as_deref().unwrap_or("without an address");
-    for (what, kinds) in told {
-        let kinds = kinds.join(", ");
-        let title = paint.bad(format_args!("API server {server}")).to_string();
-        writeln!(out, "{title}: {kinds}: {what}")?;
-    }
-    Ok(())
+    told
 }
 
 fn dns_totals(
@@ -290,6 +295,7 @@ fn not_seen(
         (losses.skipped, "skipped by the kernel"),
         (losses.unreadable, "headers unreadable"),
         (losses.undecodable, "records not understood"),
+        (losses.unrecorded, "events missing in the recording"),
         (unplaced.evicted, "forgotten for want of room"),
     ]);
     let odd = counts(&[

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use domain::base::iana::{OptRcode, Rtype};
 
 /// Mnemonic of a query type, or "TYPE65280" (RFC 3597 §5).
-pub(super) fn qtype_name(qtype: u16) -> Cow<'static, str> {
+pub fn qtype_name(qtype: u16) -> Cow<'static, str> {
     match Rtype::from_int(qtype).to_mnemonic_str() {
         Some(mnemonic) => Cow::Borrowed(mnemonic),
         None => Cow::Owned(format!("TYPE{qtype}")),
@@ -16,7 +16,7 @@ pub(super) fn qtype_name(qtype: u16) -> Cow<'static, str> {
 }
 
 /// Mnemonic of a twelve-bit rcode, or "RCODE3841". 16 is BADVERS, its meaning outside TSIG (RFC 6895 §2.3).
-pub(super) fn rcode_name(rcode: u16) -> Cow<'static, str> {
+pub fn rcode_name(rcode: u16) -> Cow<'static, str> {
     // Not `checked_from_int`: in domain 0.12.3 it refuses every value but multiples of 4096.
     let known = OptRcode::masked_from_int(rcode);
     match known.to_mnemonic_str() {

@@ -1,0 +1,145 @@
+//! Recordings of live traffic: what a replay prints is what the trace printed, and a recorder that is
+//! killed loses the last second at most.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tracer::lab::services::{CLIENT1, CLIENT2};
+
+use super::load::Questions;
+use crate::support::trace::Tracer;
+use crate::support::{dig, lab, program};
+
+/// A directory that goes with its test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let name = format!("tracer-recordings-{}-{test}", std::process::id());
+        let dir = env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("it can be made");
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+fn report(dir: &Path, words: &str) -> Output {
+    let output = Command::new(program())
+        .arg("report")
+        .arg(dir)
+        .args(words.split_whitespace())
+        .output();
+    output.expect("the program was built")
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+fn a_replay_prints_what_the_trace_printed() {
+    let (lab, scratch) = (lab("replay"), Scratch::new("replay"));
+    let [client, other] = [CLIENT1, CLIENT2].map(|pod| lab.netns(pod));
+    let dir = scratch.0.display();
+    let mut tracer = Tracer::start(&format!(
+        "--no-api --path --record {dir} --recorded-as n1 --netns {client}"
+    ));
+    dig(&other, "@10.96.0.10 host3.lab.test");
+    dig(&client, "@10.96.0.10 host1.lab.test");
+    dig(&client, "+tcp @10.96.0.10 host2.lab.test");
+    dig(&client, "@10.96.0.12 host1.lab.test");
+    dig(&client, "@10.96.0.13 host1.lab.test");
+    tracer.wait_for(4);
+    let traced = tracer.stop();
+    let output = report(&scratch.0, &format!("--output json --netns {client}"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines: Vec<_> = said.lines().collect();
+    let summary = lines.pop().expect("a summary ends it");
+    let is_finding = |line: &&str| line.starts_with("{\"type\":\"finding");
+    let (findings, rows): (Vec<_>, Vec<_>) = lines.into_iter().partition(is_finding);
+    assert_eq!(rows, traced.lines());
+    // The last one tells what was sought.
+    assert_eq!(findings.len(), traced.findings.len() + 1);
+    for (replayed, live) in findings.iter().zip(&traced.findings) {
+        let replayed: serde_json::Value = serde_json::from_str(replayed).expect("lines are JSON");
+        assert_eq!(replayed, *live);
+    }
+    let summary: serde_json::Value = serde_json::from_str(summary).expect("lines are JSON");
+    assert_eq!(summary, traced.summary);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(output.status.code(), traced.code);
+    // All rows are in it, whichever the trace showed.
+    let all = report(&scratch.0, "--output json");
+    assert!(said.len() < all.stdout.len());
+}
+
+/// dnsperf, asking from a namespace until it is dropped.
+struct Load(
+    Child,
+    #[expect(dead_code, reason = "its file is read meanwhile")] Questions,
+);
+
+impl Load {
+    fn start(netns: &str, rate: u32) -> Self {
+        let questions = Questions::new("recordings");
+        let child = Command::new("ip")
+            .args(["netns", "exec", netns, "dnsperf", "-s", "10.96.0.10"])
+            .args(["-l", "60", "-Q", &rate.to_string(), "-d"])
+            .arg(&questions.0)
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("ip is installed"), questions)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Seconds since 1970 of the last moment that a recording without end has, by its warning.
+fn end_of(warnings: &str) -> f64 {
+    let time = warnings
+        .split_once("within a second after ")
+        .and_then(|(_, rest)| rest.split_once(' '));
+    let (time, _) = time.unwrap_or_else(|| panic!("it has no end, and says: {warnings}"));
+    let time: jiff::Timestamp = time.parse().expect("it is RFC 3339");
+    time.as_duration().as_secs_f64()
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn a_recorder_that_is_killed_loses_the_last_second_at_most() {
+    let lab = lab("killed");
+    let client = lab.netns(CLIENT1);
+    let _load = Load::start(&client, 5000);
+    for (number, millis) in [1100, 1850, 2400].into_iter().enumerate() {
+        let scratch = Scratch::new(&format!("killed-{number}"));
+        let dir = scratch.0.display();
+        let tracer = Tracer::start(&format!(
+            "--no-api --summary --ring-kib 65536 --record {dir}"
+        ));
+        sleep(Duration::from_millis(millis));
+        let killed = SystemTime::now().duration_since(UNIX_EPOCH);
+        tracer.kill();
+        let output = report(&scratch.0, "--summary --output json");
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        let lost = killed.expect("it is after 1970").as_secs_f64() - end_of(&warnings);
+        assert!(lost < 1.0, "{lost} s are missing: {warnings}");
+        assert_eq!(output.status.code(), Some(3), "{warnings}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let summary: serde_json::Value = serde_json::from_str(&said).expect("it is one line");
+        assert_eq!(summary["lost"]["total"], 0, "{summary}");
+        let dns = summary["dns"].as_array().into_iter().flatten();
+        let queries: u64 = dns.filter_map(|dns| dns["queries"].as_u64()).sum();
+        assert!(queries > 1000, "{summary}");
+    }
+}

@@ -1,0 +1,69 @@
+//! Recordings of real traffic, replayed without root: every report of each of them is what is on file.
+//!
+//! A recording is a directory of tests/data/recordings, named by the story that it tells; beside it lie
+//! what `tracer report` prints of it as text (`.txt`) and as JSON lines (`.json`). With UPDATE_EXPECT=1
+//! they are written instead of compared. tests/README.md says how a recording is made.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The directory of recordings.
+fn stories() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/recordings")
+}
+
+/// `tracer report DIR WORDS`, by a machine that is in another zone and has no home.
+fn report(dir: &Path, words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tracer"))
+        .arg("report")
+        .arg(dir)
+        .args(words.split_whitespace())
+        .env_clear()
+        .env("TZ", "Pacific/Chatham")
+        .output()
+        .expect("cargo built it")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What is printed of the recording `name` is what is on file, and the same again.
+fn check(name: &str, words: &str, ending: &str) {
+    let dir = stories().join(name);
+    let output = report(&dir, words);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(
+        (log.as_str(), output.status.code()),
+        ("", Some(0)),
+        "{name}"
+    );
+    let (first, again) = (said(&output), said(&report(&dir, words)));
+    assert_eq!(first, again, "{name} {words}");
+    let path = stories().join(format!("{name}.{ending}"));
+    if env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, &first).expect("the directory is there");
+    }
+    let expected = fs::read_to_string(&path).expect("it was written with UPDATE_EXPECT=1");
+    assert_eq!(
+        first, expected,
+        "{name} {words}; if it is meant, UPDATE_EXPECT=1"
+    );
+}
+
+#[test]
+fn every_recording_is_told_as_on_file() {
+    let entries = fs::read_dir(stories()).expect("it is committed");
+    let dirs = entries.flatten().filter(|entry| entry.path().is_dir());
+    let mut names: Vec<_> = dirs
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    for name in names {
+        check(&name, "--report all", "txt");
+        check(&name, "--report all --output json", "json");
+    }
+}
