@@ -59,14 +59,14 @@ fn rules_that_shut_the_way_are_told_from_those_that_do_not() {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         run("
             ip link set lo up
-            ip link add eth0 type dummy
+            ip link add eth0 type ifb
             ip link set eth0 up
             ip address add 192.0.2.11/24 dev eth0
             ip route add default via 192.0.2.1
-            ip link add cni0 type dummy
+            ip link add cni0 type ifb
             ip link set cni0 up
             ip address add 10.244.1.1/24 dev cni0
-            ip link add flannel.1 type dummy
+            ip link add flannel.1 type ifb
             ip link set flannel.1 up
             ip route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink
             sysctl -qw net.ipv4.ip_forward=1
