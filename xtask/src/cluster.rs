@@ -31,7 +31,7 @@ const READY: &str = "--timeout=180s";
 /// What `cargo xtask cluster` does.
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
-    /// Bring a cluster up, in place of one of the same name; returns when its pods are ready
+    /// Bring a cluster up, in place of one of the same name; returns when its pods are ready and reach each other
     Up(Options),
     /// End a cluster and remove all of it
     Down {
@@ -115,6 +115,7 @@ pub(crate) fn up(options: &Options) -> Result<PathBuf> {
         bed.apply(&fs::read_to_string(&path).with_context(|| format!("read {file}"))?)?;
     }
     bed.await_pods()?;
+    bed.await_services()?;
     let seconds = start.elapsed().as_secs_f32();
     say(&format!("cluster: up after {seconds:.0} s"));
     Ok(bed.dir)
@@ -294,6 +295,33 @@ impl Bed {
             let waited = self.kubectl(&["rollout", "status", READY, "-n", namespace, kind, name]);
             self.check()?;
             waited.with_context(|| format!("wait for {kind} {namespace}/{name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until each node's kube-proxy has rules for what is ready: a pod there reaches a Service by name.
+    fn await_services(&mut self) -> Result<()> {
+        let clients = [
+            "get",
+            "pods",
+            "-n",
+            "shop",
+            "-l",
+            "app=client",
+            "-o",
+            "name",
+        ];
+        for client in self.kubectl(&clients)?.lines() {
+            let ask = ["exec", "-n", "shop", client, "--"];
+            let ask = [
+                &ask[..],
+                &["wget", "-q", "-T", "2", "-O", "-", "http://web/"],
+            ]
+            .concat();
+            let patience = Duration::from_secs(60);
+            self.wait(&format!("Service web for {client}"), patience, |bed| {
+                Ok(bed.kubectl(&ask).is_ok())
+            })?;
         }
         Ok(())
     }
