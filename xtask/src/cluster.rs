@@ -315,7 +315,7 @@ impl Bed {
             let ask = ["exec", "-n", "shop", client, "--"];
             let ask = [
                 &ask[..],
-                &["wget", "-q", "-T", "2", "-O", "-", "http://web/"],
+                &["timeout", "3", "wget", "-q", "-O", "-", "http://web/"],
             ]
             .concat();
             let patience = Duration::from_secs(60);
