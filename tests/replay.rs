@@ -4,6 +4,11 @@
 //! what `tracer report` prints of it as text (`.txt`) and as JSON lines (`.json`). With UPDATE_EXPECT=1
 //! they are written instead of compared. tests/README.md says how a recording is made.
 
+mod replay {
+    mod export;
+    mod sql;
+}
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +21,37 @@ fn stories() -> PathBuf {
 
 /// `tracer report DIR WORDS`, by a machine that is in another zone and has no home.
 fn report(dir: &Path, words: &str) -> Output {
+    tracer("report", dir, words)
+}
+
+/// The same of another command.
+fn tracer(command: &str, dir: &Path, words: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tracer"))
-        .arg("report")
+        .arg(command)
         .arg(dir)
         .args(words.split_whitespace())
         .env_clear()
         .env("TZ", "Pacific/Chatham")
         .output()
         .expect("cargo built it")
+}
+
+/// A directory that goes with its test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let name = format!("tracer-replay-{}-{test}", std::process::id());
+        let dir = env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("it can be made");
+        Self(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
 }
 
 fn said(output: &Output) -> String {

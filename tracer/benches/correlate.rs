@@ -5,24 +5,25 @@
 //! when all that can be tracked waits for an answer.
 #![expect(clippy::print_stdout, reason = "a benchmark's output is its purpose")]
 
+#[path = "exchange/facts.rs"]
+mod facts;
+
 use std::{
     hint::black_box,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use facts::{HOPS, exchange, message};
 use tracer::{
     correlate::{Correlator, Settings, message::Peek},
-    model::{
-        Comm, Conntrack, Event, Fact, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender,
-        SkbId, SockId, Transport, WallNs,
-    },
+    model::{Event, KtimeNs, WallNs},
 };
+
+/// What is asked.
+const NAME: &str = "kubernetes.default.svc.cluster.local";
 
 const EXCHANGES: u32 = 200_000;
 const ROUNDS: usize = 9;
-const HOPS: usize = 8;
 const FACTS: u32 = EXCHANGES * 8;
 /// Client ports in use.
 const PORTS: u16 = 64;
@@ -30,101 +31,6 @@ const PORTS: u16 = 64;
 const PERIOD: Duration = Duration::from_micros(100);
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(10);
-
-/// Both ends of an exchange, before and after NAT.
-struct Ends {
-    client: SocketAddr,
-    vip: SocketAddr,
-    backend: SocketAddr,
-}
-
-impl Ends {
-    fn new(port: u16) -> Self {
-        Self {
-            client: ([192, 0, 2, 1], port).into(),
-            vip: ([10, 96, 0, 10], 53).into(),
-            backend: ([192, 0, 2, 53], 53).into(),
-        }
-    }
-
-    /// Flow, conntrack entry and place of each sight, in order.
-    fn sights(&self) -> [(Flow, bool, Place, u32); HOPS] {
-        let Self {
-            client,
-            vip,
-            backend,
-        } = *self;
-        let flow = |src, dst| Flow { src, dst };
-        [
-            (flow(client, vip), false, Place::Queued, 1),
-            (flow(client, vip), false, Place::Received, 2),
-            (flow(client, backend), true, Place::Queued, 2),
-            (flow(client, backend), false, Place::Received, 3),
-            (flow(backend, client), false, Place::Queued, 3),
-            (flow(backend, client), false, Place::Received, 2),
-            (flow(vip, client), true, Place::Queued, 2),
-            (flow(vip, client), false, Place::Received, 1),
-        ]
-    }
-
-    fn entry(&self) -> Conntrack {
-        Conntrack {
-            original: Flow {
-                src: self.client,
-                dst: self.vip,
-            },
-            reply: Flow {
-                src: self.backend,
-                dst: self.client,
-            },
-            zone: 0,
-        }
-    }
-}
-
-fn message(id: u16, flags: u16) -> Bytes {
-    let mut wire: Vec<u8> = [id, flags, 1, 0, 0, 0]
-        .into_iter()
-        .flat_map(u16::to_be_bytes)
-        .collect();
-    wire.extend_from_slice(b"\x0akubernetes\x07default\x03svc\x07cluster\x05local\0\0\x01\0\x01");
-    wire.into()
-}
-
-/// The facts of exchange `number`, which begins at `ktime`.
-fn exchange(number: u64, ktime: KtimeNs) -> [Fact; HOPS] {
-    let low = u16::try_from(number & 0xffff).unwrap_or_default();
-    let ends = Ends::new(40_000 + low % PORTS);
-    let messages = [message(low, 0x0100), message(low, 0x8180)];
-    let mut at = 0;
-    ends.sights().map(|(flow, has_entry, place, netns)| {
-        at += 1;
-        let [query, answer] = &messages;
-        let payload = if at <= HOPS / 2 { query } else { answer };
-        let sends = place == Place::Queued && netns != 2;
-        Fact::Packet(Packet {
-            ktime: ktime.plus(Duration::from_micros(5 * at as u64)),
-            place,
-            netns: NetnsInode(netns),
-            ifindex: Ifindex(u32::try_from(at).unwrap_or_default()),
-            skb: SkbId(0x1000 + (number % 7) * 256 + u64::from(at > HOPS / 2)),
-            flow,
-            transport: Transport::Udp,
-            conntrack: has_entry.then(|| ends.entry()),
-            sender: sends.then_some(Sender {
-                pid: Some(netns),
-                comm: Comm(*b"bench\0\0\0\0\0\0\0\0\0\0\0"),
-                cgroup: None,
-                sock: SockId(u64::from(netns)),
-            }),
-            headers: Bytes::new(),
-            payload: payload.clone(),
-            payload_len: u32::try_from(payload.len()).unwrap_or_default(),
-            unreadable: false,
-            tunnel: None,
-        })
-    })
-}
 
 fn tick(correlator: &mut Correlator, ktime: KtimeNs, rows: &mut Vec<tracer::model::Row>) {
     let wall = WallNs(0);
@@ -143,7 +49,7 @@ fn stream() -> (f64, usize) {
     while number < u64::from(EXCHANGES) {
         facts.clear();
         for _ in 0..each_tick {
-            facts.push(exchange(number, now));
+            facts.push(exchange(number, now, PORTS, NAME));
             now = now.plus(PERIOD);
             number += 1;
         }
@@ -168,7 +74,7 @@ fn sweep() -> (f64, usize) {
     let mut correlator = Correlator::new(settings);
     let (mut now, mut rows) = (KtimeNs(1_000_000_000), Vec::new());
     for number in 0..tracked {
-        for fact in exchange(number, now).iter().take(HOPS / 2) {
+        for fact in exchange(number, now, PORTS, NAME).iter().take(HOPS / 2) {
             correlator.apply(Event::Fact(fact), &mut rows);
         }
     }
@@ -185,7 +91,7 @@ fn sweep() -> (f64, usize) {
 /// Nanoseconds for no more than a peek into each of the same messages: a yardstick, for the
 /// machine may be busy.
 fn peeks() -> f64 {
-    let messages = [message(1, 0x0100), message(1, 0x8180)];
+    let messages = [message(1, 0x0100, NAME), message(1, 0x8180, NAME)];
     let start = Instant::now();
     for _ in 0..FACTS / 2 {
         for message in &messages {

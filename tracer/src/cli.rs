@@ -5,7 +5,7 @@ mod record;
 
 pub use self::{
     names::{NameArgs, ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
-    record::{RecordArgs, RecordingArgs, ReportArgs},
+    record::{ExportArgs, RecordArgs, RecordingArgs, RedactArgs, ReportArgs, Secret},
 };
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -42,6 +42,9 @@ pub enum Command {
     Record(RecordArgs),
     /// Read what was recorded, and print what a trace would have; times are UTC
     Report(ReportArgs),
+    /// Write what was recorded for others: packets for Wireshark, with pod, Service and stage; or a
+    /// recording with other names and addresses
+    Export(ExportArgs),
     /// Count what the kernel drops on this node, by reason, place, namespace and service
     Drops(DropsArgs),
     /// Walk a packet through this node's live rules, by evaluating them: each rule it meets, and

@@ -15,7 +15,7 @@ mod journey;
 mod last;
 mod nat;
 mod once;
-mod quote;
+pub(crate) mod quote;
 mod sockets;
 mod spot;
 mod words;

@@ -3,8 +3,8 @@
 //! Kernel programs copy what they see into a ring buffer; [`kernel`] drains it, [`probes`] makes
 //! facts of the records. [`correlate`] pairs queries with answers and connections with their
 //! NAT, across namespaces, and yields a row for each as it ends; [`node`] names processes and
-//! namespaces; [`report`] prints, and [`record`] keeps the same stream in files. [`run`] wires them
-//! together, and [`lab`] is a network to try it all on. [`doctor`] tells what is wrong before a
+//! namespaces; [`report`] prints, and [`record`] keeps the same stream in files, which [`export`] makes
+//! captures of. [`run`] wires them together, and [`lab`] is a network to try it all on. [`doctor`] tells what is wrong before a
 //! packet moves.
 
 pub mod cli;
@@ -22,7 +22,9 @@ pub mod node;
 pub mod rules;
 pub mod verify;
 
+pub mod export;
 pub mod record;
+pub mod redact;
 pub mod report;
 
 pub mod diagnose;

@@ -58,6 +58,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Trace(args) => run::trace(&args, cli.verbose > 0).await,
             Command::Record(args) => run::record(&args, cli.verbose > 0).await,
             Command::Report(args) => run::report(&args),
+            Command::Export(args) => run::export(&args),
             Command::Drops(args) => run::drops(&args).await,
             Command::Verify(args) => run::verify(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,

@@ -28,6 +28,7 @@ use std::{
         mpsc::{self, Sender},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use self::writer::{Batch, Shared};
@@ -135,6 +136,28 @@ impl Recorder {
         self.batch.rows.push((row.clone(), named.clone()));
     }
 
+    /// Records an event that was recorded before, after those that were missing before it.
+    pub fn again(&mut self, event: Recorded) {
+        if let Recorded::Loss(losses) = event
+            && losses.unrecorded > 0
+        {
+            self.flush_all();
+            self.next += losses.unrecorded;
+            self.batch.first = self.next;
+        }
+        self.push(event);
+    }
+
+    /// Hands over what was recorded, and waits for room.
+    pub fn flush_all(&mut self) {
+        while self.shared.queued.load(Ordering::Relaxed) > MOST_QUEUED / 2
+            && !self.thread.is_finished()
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.flush();
+    }
+
     /// Hands over what was recorded, if there is room for it.
     pub fn flush(&mut self) {
         if self.batch.events.is_empty() && self.batch.rows.is_empty() {
@@ -166,6 +189,12 @@ impl Recorder {
             unrecorded: std::mem::take(&mut self.lost) + unwritten,
             ..Losses::default()
         }
+    }
+
+    /// Writes all that is left, of a recording that has no end; what was lost.
+    pub fn finish_without_end(self) -> Losses {
+        self.shared.endless.store(true, Ordering::Relaxed);
+        self.finish()
     }
 
     /// Writes all that is left; what was lost since the last call of [`Recorder::losses`].

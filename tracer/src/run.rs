@@ -8,6 +8,7 @@ mod doctor;
 mod drops;
 mod ending;
 mod explain;
+mod export;
 mod feed;
 mod filter;
 mod names;
@@ -18,7 +19,9 @@ mod replay;
 mod shown;
 mod verify;
 
-pub use self::{doctor::doctor, drops::drops, explain::explain, replay::report, verify::verify};
+pub use self::{
+    doctor::doctor, drops::drops, explain::explain, export::export, replay::report, verify::verify,
+};
 
 use std::{
     env,

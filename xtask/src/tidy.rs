@@ -50,6 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("diagnose", &["model", "rules"]),
     ("report", &["model", "diagnose"]),
     ("record", &["model"]),
+    ("redact", &["model", "record"]),
     ("export", &["model"]),
     ("model", &[]),
     (

@@ -50,6 +50,26 @@ pub struct RowArgs {
     pub workload: Vec<WorkloadFilter>,
 }
 
+impl RowArgs {
+    /// Whether all rows are wanted.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            namespace,
+            pod,
+            service,
+            selector,
+            node,
+            workload,
+        } = self;
+        namespace.is_empty()
+            && pod.is_empty()
+            && service.is_empty()
+            && selector.is_empty()
+            && node.is_empty()
+            && workload.is_empty()
+    }
+}
+
 /// An object by its name, in one namespace or in any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectFilter {

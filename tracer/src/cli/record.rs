@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{RowArgs, ToldArgs, TraceArgs, TraceOutput, duration};
 
@@ -56,9 +56,72 @@ pub struct ReportArgs {
     /// Only what clients in this network namespace ask: its name or inode; may be repeated
     #[arg(long, value_name = "NAME")]
     pub netns: Vec<String>,
+    /// What is replaced.
+    #[command(flatten)]
+    pub redact: RedactArgs,
     /// Which rows are wanted.
     #[command(flatten)]
     pub rows: RowArgs,
+}
+
+/// What `tracer export` takes.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// Directories that `tracer record` wrote
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+    /// Write the packets to this file, as they were captured, for Wireshark; `-` is stdout
+    #[arg(long, value_name = "FILE", required_unless_present = "recording")]
+    pub pcapng: Option<PathBuf>,
+    /// Write a recording into this directory, such as a redacted one
+    #[arg(long, value_name = "DIR", conflicts_with = "pcapng")]
+    pub recording: Option<PathBuf>,
+    /// What is replaced.
+    #[command(flatten)]
+    pub redact: RedactArgs,
+    /// Of which rows packets are wanted.
+    #[command(flatten)]
+    pub rows: RowArgs,
+}
+
+/// What is replaced by something else.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RedactArgs {
+    /// Replace these by others, the same always by the same: names, addresses, or both with a comma
+    /// between
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        value_delimiter = ',',
+        help_heading = "Privacy"
+    )]
+    pub redact: Vec<Secret>,
+    /// Replace by what follows from these words, so that recordings of several nodes agree; keep them
+    /// secret
+    #[arg(
+        long,
+        value_name = "WORDS",
+        requires = "redact",
+        help_heading = "Privacy"
+    )]
+    pub redact_key: Option<String>,
+}
+
+/// What not all are to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Secret {
+    /// Of pods, Services, nodes, workloads, processes and namespaces, and those in DNS
+    Names,
+    /// IP addresses, those in DNS messages and in names made of addresses too
+    Addresses,
+}
+
+impl RedactArgs {
+    /// Whether `secret` is to be replaced.
+    pub fn has(&self, secret: Secret) -> bool {
+        self.redact.contains(&secret)
+    }
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -7,21 +7,21 @@ use crate::model::{Flow, Protocol, fact::TcpFlags};
 
 /// What was quoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Quoted<'a> {
-    pub(super) protocol: Protocol,
-    pub(super) flow: Flow,
+pub(crate) struct Quoted<'a> {
+    pub(crate) protocol: Protocol,
+    pub(crate) flow: Flow,
     /// Transport payload; often empty, as eight bytes of transport header are all that
     /// RFC 792 asks for.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     /// Length of the whole payload, by the IP header.
-    pub(super) payload_len: usize,
+    pub(crate) payload_len: usize,
     /// Sequence number, where a SYN is quoted as far as its flags.
-    pub(super) syn: Option<u32>,
+    pub(crate) syn: Option<u32>,
 }
 
 /// Reads a quoted packet; `None` when it is cut within its ports, a later fragment, or neither
 /// UDP nor TCP. IPv6 extension headers are not followed: who rejects seldom sees any.
-pub(super) fn parse(bytes: &[u8]) -> Option<Quoted<'_>> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<Quoted<'_>> {
     let (protocol, src, dst, rest, len) = match bytes.first()? >> 4 {
         4 => v4(bytes)?,
         6 => v6(bytes)?,

@@ -127,15 +127,17 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
         rest = rest.get(size_of::<record::Outer>()..)?;
     }
     let mut payload = rest.get(usize::from(record.skip)..usize::from(record.captured))?;
-    let headers = rest.get(usize::from(record.network)..usize::from(record.skip));
+    let mut skip = usize::from(record.skip);
     if record.marks & mark::PORTS_BEHIND != 0 {
         // RFC 768: source port, destination port, length, checksum.
         let header: &[u8; 8];
         (header, payload) = payload.split_first_chunk()?;
+        skip += header.len();
         record.sport = [header[0], header[1]];
         record.dport = [header[2], header[3]];
         record.payload_len = record.payload_len.saturating_sub(8);
     }
+    let headers = rest.get(usize::from(record.network)..skip);
     let (sport, dport, transport) = transport(&record);
     let [src, dst] = record.addresses;
     Some(Packet {
@@ -319,6 +321,7 @@ mod tests {
         );
         assert_eq!(&packet.payload[..], b"xxx");
         assert_eq!(packet.payload_len, 3);
+        assert_eq!(packet.headers.len(), 28 + 8, "up to the payload");
     }
 
     #[test]

@@ -101,17 +101,32 @@ impl Names {
             let (netns, ifindex) = (point.netns, point.ifindex);
             let is_known = |site: &Site| site.netns == netns && site.ifindex == ifindex;
             if !sites.iter().any(is_known) {
-                let told = self.devices.get(&(netns, ifindex)).cloned();
-                let (name, device) = told.unwrap_or_else(|| (Arc::from(netns.0.to_string()), None));
-                sites.push(Site {
-                    netns,
-                    ifindex,
-                    name,
-                    device,
-                });
+                sites.push(self.site(netns, ifindex));
             }
         }
         sites
+    }
+
+    /// The names of a device, as far as told.
+    pub fn site(&self, netns: NetnsInode, ifindex: Ifindex) -> Site {
+        let told = self.devices.get(&(netns, ifindex)).cloned();
+        let (name, device) = told.unwrap_or_else(|| (self.netns(netns), None));
+        Site {
+            netns,
+            ifindex,
+            name,
+            device,
+        }
+    }
+
+    /// The name of a namespace, by any device of it, or its inode.
+    fn netns(&self, netns: NetnsInode) -> Arc<str> {
+        let mut devices = self.devices.iter();
+        let told = devices.find(|((of, _), _)| *of == netns);
+        told.map_or_else(
+            || netns.0.to_string().into(),
+            |(_, (name, _))| Arc::clone(name),
+        )
     }
 
     /// Takes what a conntrack table adds up to; whether that is news.

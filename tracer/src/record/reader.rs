@@ -125,6 +125,8 @@ pub struct Stream {
     pub begins: WallNs,
     /// Wall-clock time of the last event.
     pub ends: WallNs,
+    /// Its recorder ended as it was told.
+    pub ended: bool,
     /// What could not be read meanwhile, a line each.
     pub warnings: Vec<String>,
     segments: VecDeque<Segment>,
@@ -157,7 +159,8 @@ impl Stream {
         });
         let last = segments.last().map(|segment| segment.span);
         let ends = WallNs(last.map_or(0, |span| span.ends));
-        if !last.is_some_and(|span| span.last) {
+        let ended = last.is_some_and(|span| span.last);
+        if !ended {
             warnings.push(format!(
                 "the recording {} of {} has no end: its recorder was killed, found no room, or runs still; what came within a second after {} is missing",
                 session.id,
@@ -169,6 +172,7 @@ impl Stream {
             session,
             begins: WallNs(segments.first().map_or(0, |segment| segment.span.begins)),
             ends,
+            ended,
             warnings: Vec::new(),
             segments: segments.into(),
             open: None,
@@ -176,6 +180,12 @@ impl Stream {
             missing: 0,
             whole: false,
         }
+    }
+
+    /// How many events it has, those that are missing among them.
+    pub fn events(&self) -> u64 {
+        let spans = self.segments.iter().map(|segment| segment.span);
+        spans.map(|span| span.next - span.first).sum()
     }
 
     /// The next event of the segment that is open; `None` when it is over.

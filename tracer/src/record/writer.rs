@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread::JoinHandle,
@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) queued: AtomicUsize,
     /// Events that could not be written.
     pub(super) unwritten: AtomicU64,
+    /// What is recorded has no end.
+    pub(super) endless: AtomicBool,
 }
 
 /// The thread's own.
@@ -133,7 +135,7 @@ impl Writer {
                 self.write(false);
             }
         }
-        self.write(true);
+        self.write(!self.shared.endless.load(Ordering::Relaxed));
         self.finish_janitor();
         self.tidy();
         self.finish_janitor();

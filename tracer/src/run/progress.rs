@@ -34,16 +34,30 @@ impl Progress {
     }
 
     /// Draws it if it is time to; `whole` is how long it will take, where that is known.
-    #[expect(clippy::print_stderr, reason = "progress is no answer")]
     pub(super) fn at(&mut self, whole: Option<Duration>) {
+        if self.wanted && self.is_due() {
+            draw(&line(self.what, self.began.elapsed(), whole));
+        }
+    }
+
+    /// Draws it if it is time to: `done` of `all` events are done.
+    pub(super) fn part(&mut self, done: u64, all: u64) {
+        // Looking at the clock takes as long as reading an event.
+        if self.wanted && done.is_multiple_of(1024) && self.is_due() {
+            draw(&part(self.what, done, all));
+        }
+    }
+
+    fn is_due(&mut self) -> bool {
         let last = self
             .drawn
             .unwrap_or(self.began + Duration::from_millis(750));
-        if !self.wanted || Instant::now().saturating_duration_since(last) < EVERY {
-            return;
+        let now = Instant::now();
+        let due = now.saturating_duration_since(last) >= EVERY;
+        if due {
+            self.drawn = Some(now);
         }
-        self.drawn = Some(Instant::now());
-        eprint!("\r{}\x1b[K", line(self.what, self.began.elapsed(), whole));
+        due
     }
 }
 
@@ -56,22 +70,34 @@ impl Drop for Progress {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "progress is no answer")]
+fn draw(line: &str) {
+    eprint!("\r{line}\x1b[K");
+}
+
+/// `replaying ██████▌        62 % of 1234567 events`
+fn part(what: &str, done: u64, all: u64) -> String {
+    let percent = (done.min(all) * 100).checked_div(all).unwrap_or(100);
+    format!("{what}  {}  {percent} % of {all} events", bar(done, all))
+}
+
+/// Cells, as many of them full as `done` is of `all`.
+fn bar(done: u64, all: u64) -> String {
+    let full = (done.min(all) * CELLS as u64).checked_div(all);
+    let full = full.and_then(|full| usize::try_from(full).ok());
+    let full = full.unwrap_or(CELLS);
+    "█".repeat(full) + &"░".repeat(CELLS - full)
+}
+
 /// `tracing ██████▌        12 s of 60 s`
 fn line(what: &str, passed: Duration, whole: Option<Duration>) -> String {
     let Some(whole) = whole.filter(|whole| !whole.is_zero()) else {
         return format!("{what}  {} s, until Ctrl-C", passed.as_secs());
     };
-    let part = (passed.as_secs_f64() / whole.as_secs_f64()).min(1.0);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a number of cells, 0 to 30"
-    )]
-    let full = (part * CELLS as f64) as usize;
-    let (full, rest) = ("█".repeat(full), "░".repeat(CELLS - full));
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bar = bar(millis(passed), millis(whole));
     format!(
-        "{what}  {full}{rest}  {} s of {} s",
+        "{what}  {bar}  {} s of {} s",
         passed.as_secs(),
         whole.as_secs()
     )
@@ -95,6 +121,15 @@ mod tests {
         );
         let over = line("tracing", seconds(31), Some(seconds(30)));
         assert!(over.contains(&"█".repeat(30)), "{over}");
+        assert_eq!(
+            part("exporting", 1, 4),
+            format!(
+                "exporting  {}{}  25 % of 4 events",
+                "█".repeat(7),
+                "░".repeat(23)
+            )
+        );
+        assert!(part("exporting", 0, 0).contains("100 %"));
         assert_eq!(
             line("tracing", seconds(3), None),
             "tracing  3 s, until Ctrl-C"

@@ -7,14 +7,17 @@ use anyhow::Result;
 
 use super::{
     Exit,
+    export::redactor,
     feed::{Feed, settings},
     names::Names,
+    progress::Progress,
     shown::{Shown, Wanted},
     tell,
 };
 use crate::{
     cli::ReportArgs,
     record::{self, Recorded, Recording, Stream},
+    redact::Redactor,
 };
 
 /// Replays recordings, and prints what a trace would have.
@@ -27,64 +30,53 @@ pub fn report(args: &ReportArgs) -> Result<Exit> {
     for warning in &recording.warnings {
         tell(&format!("warning: {warning}"));
     }
+    let mut redactor = redactor(&args.redact)?;
     let names = Names::new(record::Names::default(), None);
     let mut shown = Shown::new(Wanted::replayed(args), names);
     let mut length = Duration::ZERO;
+    let all = recording.sessions.iter().map(Stream::events).sum();
+    let mut progress = (Progress::new("replaying", shown.is_silent()), 0, all);
     for mut stream in recording.sessions {
-        length += replay(&mut stream, &mut shown)?;
+        length += replay(&mut stream, redactor.as_mut(), &mut progress, &mut shown)?;
         for warning in &stream.warnings {
             warned = true;
             tell(&format!("warning: {warning}"));
         }
     }
+    drop(progress);
     let exit = shown.summary(length)?;
     Ok(if warned { Exit::Incomplete } else { exit })
 }
 
 /// Replays one session; its length.
-fn replay(stream: &mut Stream, shown: &mut Shown<record::Names>) -> Result<Duration> {
-    let session = &stream.session;
+fn replay(
+    stream: &mut Stream,
+    mut redactor: Option<&mut Redactor>,
+    (progress, done, all): &mut (Progress, u64, u64),
+    shown: &mut Shown<record::Names>,
+) -> Result<Duration> {
+    let session = match &mut redactor {
+        Some(redactor) => &redactor.session(&stream.session),
+        None => &stream.session,
+    };
     let mut feed = Feed::new(settings(session), None);
     shown.of(&session.asked);
     shown.unseen(&session.unseen);
     shown.names = Names::new(record::Names::default(), session.api.clone());
-    let mut after_tick = false;
-    for event in &mut *stream {
-        // Rows are shown at the end of a batch: after its tick, and what is told because of it.
-        match &event {
-            Recorded::Name(_)
-            | Recorded::Counted(_)
-            | Recorded::Conntrack(_)
-            | Recorded::Loss(_) => {}
-            Recorded::Fact(_)
-            | Recorded::Tick { .. }
-            | Recorded::Symbol { .. }
-            | Recorded::Change(_) => {
-                if after_tick {
-                    shown.rows(&mut feed.rows, None)?;
-                }
-                after_tick = matches!(event, Recorded::Tick { .. });
-            }
+    let mut batches = Batches::default();
+    for mut event in &mut *stream {
+        if let Some(redactor) = &mut redactor {
+            event = redactor.event(event);
+        }
+        if batches.end_before(&event) {
+            shown.rows(&mut feed.rows, None)?;
         }
         if let Some(event) = event.event() {
             feed.apply(event);
         }
-        let names = &mut shown.names;
-        match event {
-            Recorded::Name(name) => names.local.learn(&name),
-            Recorded::Conntrack(totals) => {
-                names.local.count(&totals);
-            }
-            Recorded::Tick { ktime, wall } => {
-                names.local.tick(wall);
-                names.tick(ktime, wall);
-            }
-            Recorded::Change(change) => names.apply(change),
-            Recorded::Fact(_)
-            | Recorded::Loss(_)
-            | Recorded::Counted(_)
-            | Recorded::Symbol { .. } => {}
-        }
+        learn(&mut shown.names, event);
+        *done += 1;
+        progress.part(*done, *all);
     }
     let (unplaced, losses) = feed.finish();
     shown.all_rows(&mut feed.rows, None)?;
@@ -92,4 +84,45 @@ fn replay(stream: &mut Stream, shown: &mut Shown<record::Names>) -> Result<Durat
     shown.trace.unplaced.add(&unplaced);
     shown.trace.losses.add(&losses);
     Ok(feed.length())
+}
+
+/// Batches of events. Rows are shown at the end of one: after its tick, and what is told because of it.
+#[derive(Debug, Default)]
+pub(super) struct Batches {
+    after_tick: bool,
+}
+
+impl Batches {
+    /// Whether a batch is over when `event` comes.
+    pub(super) fn end_before(&mut self, event: &Recorded) -> bool {
+        match event {
+            Recorded::Name(_)
+            | Recorded::Counted(_)
+            | Recorded::Conntrack(_)
+            | Recorded::Loss(_) => false,
+            Recorded::Fact(_)
+            | Recorded::Tick { .. }
+            | Recorded::Symbol { .. }
+            | Recorded::Change(_) => {
+                let is_tick = matches!(event, Recorded::Tick { .. });
+                std::mem::replace(&mut self.after_tick, is_tick)
+            }
+        }
+    }
+}
+
+/// Takes what `event` says of names, and of time.
+pub(super) fn learn(names: &mut Names<record::Names>, event: Recorded) {
+    match event {
+        Recorded::Name(name) => names.local.learn(&name),
+        Recorded::Conntrack(totals) => {
+            names.local.count(&totals);
+        }
+        Recorded::Tick { ktime, wall } => {
+            names.local.tick(wall);
+            names.tick(ktime, wall);
+        }
+        Recorded::Change(change) => names.apply(change),
+        Recorded::Fact(_) | Recorded::Loss(_) | Recorded::Counted(_) | Recorded::Symbol { .. } => {}
+    }
 }
