@@ -28,6 +28,7 @@ mod kernel {
 
     mod command;
     mod load;
+    mod manifest;
     mod page;
     mod recordings;
     mod rules;

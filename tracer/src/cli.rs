@@ -1,10 +1,14 @@
 //! The command line, as types; no behaviour but parsing.
 
 mod names;
+mod plugin;
+mod pod;
 mod record;
 
 pub use self::{
     names::{NameArgs, ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
+    plugin::{PluginArgs, PluginCli, PluginCommand},
+    pod::{AliveArgs, PodArgs},
     record::{ExportArgs, RecordArgs, RecordingArgs, RedactArgs, ReportArgs, Secret},
 };
 
@@ -28,6 +32,9 @@ pub struct Cli {
     /// Log more, the kernel programs' own log included; twice for everything
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 100)]
     pub verbose: u8,
+    /// End when nobody attends: for `kubectl tracer`, which writes to standard input
+    #[arg(long, global = true, hide = true)]
+    pub attended: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -72,6 +79,8 @@ pub enum Command {
         /// Name of a finding or of a check of `tracer doctor`; without it, all names
         name: Option<String>,
     },
+    /// Tell whether the trace that writes a file by --alive goes on; exit code 1 when it does not
+    Alive(AliveArgs),
     /// Serve inside the lab's namespaces
     #[command(hide = true)]
     LabServe(ServeArgs),
@@ -134,6 +143,9 @@ pub struct TraceArgs {
     /// How it is kept.
     #[command(flatten)]
     pub recording: RecordingArgs,
+    /// How a pod's probes are answered.
+    #[command(flatten)]
+    pub pod: PodArgs,
 }
 
 impl TraceArgs {

@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod logging;
+pub mod plugin;
 pub mod run;
 
 pub mod model;

@@ -1,36 +1,69 @@
 //! The `tracer` program: parse, set up logging, call, map errors to exit codes.
 
 use std::{
+    env,
     io::{self, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::Result;
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, error::ErrorKind};
 use tracer::{
-    cli::{Cli, Command},
-    lab, logging,
+    cli::{Cli, Command, PluginCli, PluginCommand},
+    lab, logging, plugin,
     run::{self, Exit},
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    if is_plugin() {
+        return end("kubectl-tracer", as_plugin);
+    }
+    end("tracer", |cli: Cli| {
+        Ok(match run(cli)? {
+            Exit::Done => 0,
+            Exit::Problem => 1,
+            Exit::Incomplete => 3,
+        })
+    })
+}
+
+/// kubectl runs the program of this name for `kubectl tracer`.
+fn is_plugin() -> bool {
+    let path = env::args_os().next().map(PathBuf::from);
+    let name = path.as_ref().and_then(|path| path.file_name());
+    name.is_some_and(|name| name == "kubectl-tracer")
+}
+
+fn as_plugin(cli: PluginCli) -> Result<u8> {
+    logging::init(0);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let PluginCommand::Node(args) = cli.command;
+    let code = runtime.block_on(plugin::node(&args));
+    // What still waits for standard output need not be waited for.
+    runtime.shutdown_background();
+    code
+}
+
+/// Parses, runs, and maps what came of it to an exit code.
+fn end<C: Parser>(name: &str, run: impl FnOnce(C) -> Result<u8>) -> ExitCode {
+    let cli = match C::try_parse() {
         Ok(cli) => cli,
         // Help, asked for or for want of a command, is as long as it is.
         Err(help) if is_help(help.kind()) => help.exit(),
         Err(mistake) => {
-            complain(&format!("tracer: {}", in_one_line(&mistake)));
+            complain(&format!("{name}: {}", in_one_line(&mistake)));
             return ExitCode::from(2);
         }
     };
     match run(cli) {
-        Ok(Exit::Done) => ExitCode::SUCCESS,
-        Ok(Exit::Problem) => ExitCode::from(1),
-        Ok(Exit::Incomplete) => ExitCode::from(3),
+        Ok(code) => ExitCode::from(code),
         // Whoever read our output has had enough.
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("tracer: {error:#}"));
+            complain(&format!("{name}: {error:#}"));
             ExitCode::from(2)
         }
     }
@@ -50,6 +83,9 @@ fn run(cli: Cli) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     logging::init(cli.verbose);
+    if cli.attended {
+        run::attended()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -64,6 +100,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,
             Command::Probes { output } => run::probes(output),
             Command::Doctor(args) => run::doctor(&args).await,
+            Command::Alive(args) => run::alive(&args),
             Command::Explain { name } => run::explain(name.as_deref()),
             Command::LabServe(_) | Command::Completion { .. } => Ok(Exit::Done),
         }

@@ -3,12 +3,14 @@
 //!
 //! Knows the model alone: neither where events come from, nor what becomes of them.
 
+mod changes;
 mod column;
 mod decode;
 mod encode;
 mod event;
 mod events;
 mod keep;
+mod kept;
 mod names;
 mod objects;
 mod reader;
@@ -35,6 +37,7 @@ use self::writer::{Batch, Shared};
 pub use self::{
     event::Recorded,
     keep::Keep,
+    kept::{Error as KeptError, read as read_kept, write as write_kept},
     names::Names,
     reader::{Error as ReadError, Recording, Stream},
     session::{Asked, SCHEMA, Session, SessionApi, SessionProbe},

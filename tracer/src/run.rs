@@ -3,6 +3,8 @@
 //! Everything runs on one thread: a trace must take little from a node in distress, and one
 //! stream of events needs no more.
 
+mod alive;
+mod attended;
 mod conntrack;
 mod doctor;
 mod drops;
@@ -12,6 +14,7 @@ mod export;
 mod feed;
 mod filter;
 mod names;
+mod offline;
 mod probe;
 mod progress;
 mod record;
@@ -20,7 +23,14 @@ mod shown;
 mod verify;
 
 pub use self::{
-    doctor::doctor, drops::drops, explain::explain, export::export, replay::report, verify::verify,
+    alive::alive,
+    attended::{BEAT, HERE, INTERRUPT, attended},
+    doctor::doctor,
+    drops::drops,
+    explain::explain,
+    export::export,
+    replay::report,
+    verify::verify,
 };
 
 use std::{
@@ -37,6 +47,7 @@ use tokio::{
 };
 
 use self::{
+    alive::Alive,
     feed::Feed,
     names::Names,
     progress::Progress,
@@ -117,6 +128,7 @@ pub async fn lab(args: &LabArgs, log: bool) -> Result<Exit> {
     // The lab is no cluster: its addresses may be some cluster's.
     let names = NameArgs {
         no_api: args.trace.names.kubeconfig.is_none(),
+        alone: true,
         ..args.trace.names.clone()
     };
     let trace = TraceArgs {
@@ -226,6 +238,7 @@ struct Tracing {
     feed: Feed,
     shown: Shown<Node>,
     losses_read: Instant,
+    alive: Option<Alive>,
 }
 
 impl Tracing {
@@ -247,11 +260,12 @@ impl Tracing {
         {
             bail!(kernel::Error::NoProbe);
         }
-        let session = record::session(args, &kernel, names.asked.as_ref());
+        let session = record::session(args, &kernel, &names);
         let recorder = match &args.record {
             Some(dir) => Some(record::begin(dir, args, &session)?),
             None => None,
         };
+        let alive = args.pod.alive.as_deref().map(Alive::start).transpose()?;
         let logger = if log { kernel.logger() } else { None };
         let mut shown = Shown::new(Wanted::live(args), names);
         shown.unseen(&session.unseen);
@@ -265,6 +279,7 @@ impl Tracing {
             feed: Feed::new(feed::settings(&session), recorder),
             shown,
             losses_read: Instant::now(),
+            alive,
         };
         tracing.tick(clock::ktime());
         tell("tracing");
@@ -313,6 +328,9 @@ impl Tracing {
         if self.losses_read.elapsed() >= LOSSES_EVERY {
             self.losses_read = Instant::now();
             self.count_losses()?;
+            if let Some(alive) = &self.alive {
+                alive.tell();
+            }
         }
         let Feed { rows, recorder, .. } = &mut self.feed;
         self.shown.rows(rows, recorder.as_mut())?;
@@ -358,6 +376,7 @@ impl Tracing {
         if let Some(recorder) = recorder.take() {
             losses.add(&recorder.finish());
         }
+        self.shown.names.finish();
         self.shown.tables();
         self.shown.trace.unplaced = unplaced;
         self.shown.trace.losses = losses;

@@ -1,189 +1,204 @@
-//! Container images without an engine: an OCI archive of one layer, as `ctr images import` takes it.
+//! `cargo xtask image`: the tracer as a container image, one static program and nothing else, written
+//! without an engine.
 //!
-//! <https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md>. The same files give
-//! the same bytes: no times, no owners.
+//! musl instead of glibc, so that the program needs no file of any distribution's. The same program
+//! gives the same bytes.
+
+mod archive;
 
 use std::{
-    fs::File,
-    io::{BufWriter, Write},
+    fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context, Result};
-use data_encoding::HEXLOWER;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tar::{Builder, EntryType, Header};
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
 
-/// What is in an image, and what runs in it.
-pub(crate) struct Image<'a> {
-    /// Whole name, such as `docker.io/bed/coredns:1`: containerd looks it up by no shorter one.
-    pub(crate) name: &'a str,
-    /// Programs as (path here, path in the image).
-    pub(crate) programs: &'a [(PathBuf, &'a str)],
-    /// Symbolic links as (path in the image, target).
-    pub(crate) links: &'a [(String, &'a str)],
-    /// What is started, with its first arguments.
-    pub(crate) entrypoint: &'a [&'a str],
+pub(crate) use self::archive::Image;
+use crate::{
+    setup,
+    sh::{self, say},
+};
+
+/// What a cluster knows the image by; manifests/base names the same.
+pub(crate) const NAME: &str = concat!("ghcr.io/k8s-tracer/tracer:", env!("CARGO_PKG_VERSION"));
+
+/// What `cargo xtask image` takes.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Whose processors it is for; else this machine's
+    #[arg(long, value_enum)]
+    arch: Option<Architecture>,
+    /// Link fast instead of tightly, as the tiers of tests do
+    #[arg(long)]
+    quick: bool,
+    /// Whole name, with registry and tag
+    #[arg(long, default_value = NAME)]
+    name: String,
 }
 
-impl Image<'_> {
-    /// Writes the archive to `path`.
+/// Processors that the image can be built for.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub(crate) enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    /// This machine's.
     ///
     /// # Errors
-    /// A program cannot be read, or the disk is full.
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let layer = self
-            .layer()
-            .with_context(|| format!("image {}", self.name))?;
-        let config = json!({
-            "architecture": architecture(),
-            "os": "linux",
-            "config": { "Entrypoint": self.entrypoint, "Env": ["PATH=/bin"] },
-            "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
-        })
-        .to_string();
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", config.as_bytes()),
-            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-        })
-        .to_string();
-        let mut entry = descriptor(
-            "application/vnd.oci.image.manifest.v1+json",
-            manifest.as_bytes(),
+    /// The tracer is not built for it.
+    pub(crate) fn own() -> Result<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::Amd64),
+            "aarch64" => Ok(Self::Arm64),
+            other => bail!("no image is built on {other}: use an amd64 or arm64 machine"),
+        }
+    }
+
+    /// In Go's words, which images use.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    fn target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+        }
+    }
+}
+
+/// Builds the image and tells where it lies and how a node gets it.
+///
+/// # Errors
+/// See [`build`].
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let architecture = match options.arch {
+        Some(architecture) => architecture,
+        None => Architecture::own()?,
+    };
+    let path = build(architecture, options.quick, &options.name)?;
+    let (size, path) = (fs::metadata(&path)?.len() / 1_000_000, path.display());
+    say(&format!(
+        "{path}: {} for {}, {size} MB
+on a node: ctr --namespace k8s.io images import {path}",
+        options.name,
+        architecture.name()
+    ));
+    Ok(())
+}
+
+/// Builds the program and puts it into an OCI archive, whose path is returned.
+///
+/// # Errors
+/// rustup has no such target, a C compiler for it is missing, or the program does not build.
+pub(crate) fn build(architecture: Architecture, quick: bool, name: &str) -> Result<PathBuf> {
+    setup::target(architecture.target())?;
+    let program = program(architecture, if quick { "tests" } else { "image" })?;
+    let dir = sh::target().join("image");
+    fs::create_dir_all(&dir)?;
+    let path = dir.join(format!("tracer-{}.tar", architecture.name()));
+    let image = Image {
+        name,
+        programs: &[(program, "/bin/tracer")],
+        links: &[("/bin/kubectl-tracer".to_owned(), "tracer")],
+        entrypoint: &["/bin/tracer"],
+        architecture: architecture.name(),
+    };
+    image.write(&path)?;
+    Ok(path)
+}
+
+fn program(architecture: Architecture, profile: &str) -> Result<PathBuf> {
+    let target = architecture.target();
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--quiet", "--package", "tracer", "--bin", "tracer"])
+        .args(["--profile", profile, "--target", target]);
+    if architecture != Architecture::own()? {
+        cross(&mut cargo, architecture)?;
+    }
+    sh::run(&mut cargo)?;
+    let program = sh::target().join(target).join(profile).join("tracer");
+    is_static(&program)?;
+    Ok(program)
+}
+
+/// Rust's own linker and Debian's C compiler for another architecture. The C code, zstd and ring,
+/// needs no library but what musl has: fortified calls would be glibc's alone.
+fn cross(cargo: &mut Command, architecture: Architecture) -> Result<()> {
+    let (compiler, package) = match architecture {
+        Architecture::Amd64 => ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+        Architecture::Arm64 => ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    };
+    let why = "compiles C for the other architecture";
+    setup::package(package, why)?;
+    let target = architecture.target().replace('-', "_");
+    cargo
+        .env(format!("CC_{target}"), compiler)
+        .env(
+            format!("CFLAGS_{target}"),
+            "-U_FORTIFY_SOURCE -fno-stack-protector",
+        )
+        .env(
+            format!("CARGO_TARGET_{}_LINKER", target.to_uppercase()),
+            "rust-lld",
         );
-        entry["annotations"] = json!({ "io.containerd.image.name": self.name });
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": [entry],
+    Ok(())
+}
+
+/// A program that asks for an interpreter would not start in an empty image. ELF-64, little-endian:
+/// <https://refspecs.linuxfoundation.org/elf/gabi4+/ch5.pheader.html>.
+fn is_static(program: &Path) -> Result<()> {
+    const PT_INTERP: u32 = 3;
+    let bytes = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let types = program_header_types(&bytes).context("the program is no ELF-64 file")?;
+    ensure!(
+        !types.contains(&PT_INTERP),
+        "{} is not static",
+        program.display()
+    );
+    Ok(())
+}
+
+/// `p_type` of each program header.
+fn program_header_types(elf: &[u8]) -> Option<Vec<u32>> {
+    let half = |at: usize| Some(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?));
+    elf.strip_prefix(b"\x7fELF\x02\x01")?;
+    // e_phoff, e_phentsize, e_phnum
+    let offset = u64::from_le_bytes(*elf.get(32..)?.first_chunk()?);
+    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
+    let offset = usize::try_from(offset).ok()?;
+    (0..count)
+        .map(|header| {
+            let at = offset.checked_add(header * size)?;
+            Some(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?))
         })
-        .to_string();
-
-        let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-        let mut archive = Builder::new(BufWriter::new(file));
-        let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
-        append(&mut archive, "oci-layout", layout, 0o644)?;
-        append(&mut archive, "index.json", index.as_bytes(), 0o644)?;
-        for blob in [&layer, config.as_bytes(), manifest.as_bytes()] {
-            let name = format!("blobs/{}", digest(blob).replace(':', "/"));
-            append(&mut archive, &name, blob, 0o644)?;
-        }
-        archive.into_inner()?.flush()?;
-        Ok(())
-    }
-
-    /// The file system as an uncompressed tar; directories are made by whoever unpacks it.
-    fn layer(&self) -> Result<Vec<u8>> {
-        let mut layer = Builder::new(Vec::new());
-        for (source, path) in self.programs {
-            let bytes =
-                std::fs::read(source).with_context(|| format!("read {}", source.display()))?;
-            append(&mut layer, path.trim_start_matches('/'), &bytes, 0o755)?;
-        }
-        for (path, target) in self.links {
-            let mut header = header(0, 0o777);
-            header.set_entry_type(EntryType::Symlink);
-            layer.append_link(&mut header, path.trim_start_matches('/'), target)?;
-        }
-        Ok(layer.into_inner()?)
-    }
-}
-
-fn append(
-    archive: &mut Builder<impl Write>,
-    path: &str,
-    bytes: &[u8],
-    mode: u32,
-) -> std::io::Result<()> {
-    archive.append_data(&mut header(bytes.len(), mode), path, bytes)
-}
-
-fn header(size: usize, mode: u32) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_size(size as u64);
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
-}
-
-fn descriptor(media_type: &str, blob: &[u8]) -> Value {
-    json!({ "mediaType": media_type, "digest": digest(blob), "size": blob.len() })
-}
-
-fn digest(blob: &[u8]) -> String {
-    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(blob)))
-}
-
-/// This machine's, in Go's words.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, io::Read as _};
-
     use super::*;
 
-    /// Every file of the archive by name.
-    fn files(archive: &Path) -> BTreeMap<String, Vec<u8>> {
-        let mut archive = tar::Archive::new(File::open(archive).unwrap());
-        let entries = archive.entries().unwrap().map(|entry| {
-            let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().to_str().unwrap().to_owned();
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
-            (name, bytes)
-        });
-        entries.collect()
+    #[test]
+    fn a_program_of_this_machines_asks_for_an_interpreter() {
+        let own = std::env::current_exe().unwrap();
+        let refused = is_static(&own).unwrap_err().to_string();
+        assert!(refused.ends_with("is not static"), "{refused}");
+        assert_eq!(program_header_types(b"#!/bin/sh"), None);
     }
 
     #[test]
-    fn every_digest_of_the_archive_leads_to_its_blob() {
-        let path = std::env::temp_dir().join(format!("image-{}.tar", std::process::id()));
-        let image = Image {
-            name: "docker.io/bed/test:1",
-            programs: &[(PathBuf::from("/bin/true"), "/bin/true")],
-            links: &[("/bin/yes".to_owned(), "true")],
-            entrypoint: &["/bin/true"],
-        };
-        image.write(&path).unwrap();
-        let files = files(&path);
-        std::fs::remove_file(&path).unwrap();
-        let blob = |descriptor: &Value| {
-            let digest = descriptor["digest"].as_str().unwrap();
-            let bytes = &files[&format!("blobs/{}", digest.replace(':', "/"))];
-            assert_eq!(super::digest(bytes), digest);
-            assert_eq!(descriptor["size"], bytes.len());
-            bytes.clone()
-        };
-        let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
-        let entry = &index["manifests"][0];
-        let name = &entry["annotations"]["io.containerd.image.name"];
-        assert_eq!(name, "docker.io/bed/test:1");
-        let manifest: Value = serde_json::from_slice(&blob(entry)).unwrap();
-        let layer = blob(&manifest["layers"][0]);
-        let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
-        assert_eq!(config["rootfs"]["diff_ids"][0], super::digest(&layer));
-        let mut layer = tar::Archive::new(layer.as_slice());
-        let paths = layer.entries().unwrap().map(|entry| {
-            let entry = entry.unwrap();
-            (
-                entry.path().unwrap().into_owned(),
-                entry.header().mode().unwrap(),
-            )
-        });
-        let expected =
-            [("bin/true", 0o755), ("bin/yes", 0o777)].map(|(path, mode)| (path.into(), mode));
-        assert_eq!(paths.collect::<Vec<_>>(), expected);
+    fn the_manifests_name_the_image() {
+        let path = sh::root().join("manifests/base/daemonset.yaml");
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.contains(&format!("image: {NAME}\n")), "{NAME}");
     }
 }

@@ -42,6 +42,8 @@ enum Task {
         #[command(subcommand)]
         what: cluster::Cluster,
     },
+    /// Set up and build the container image: one static program, as an OCI archive
+    Image(image::Options),
     /// Set up and run tests: all of CI, or the tiers named
     Test {
         /// lint, unit, doc, kernel, vm, cluster; after vm: 5.10, 6.1, 6.12, newest
@@ -83,6 +85,10 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Cluster { what } => {
             setup::all()?;
             cluster::run(&what)?;
+        }
+        Task::Image(options) => {
+            setup::all()?;
+            image::run(&options)?;
         }
         Task::Test { tiers } => return test::run(&tiers),
         Task::Bench { what } => {

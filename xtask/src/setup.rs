@@ -40,6 +40,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "xz-utils",
         "the guests' modules are unpacked once, here, not at every boot",
     ),
+    ("musl-tools", "the image's program is static"),
     ("runc", "the cluster's containers"),
     ("nftables", "kube-proxy's nftables mode"),
     ("ipvsadm", "kube-proxy's ipvs mode, in guests"),
@@ -81,7 +82,19 @@ pub(crate) fn all() -> Result<()> {
 }
 
 fn packages() -> Result<()> {
-    let missing: Vec<_> = PACKAGES
+    install(PACKAGES)
+}
+
+/// Installs one package that not every machine needs.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn package(name: &str, why: &str) -> Result<()> {
+    install(&[(name, why)])
+}
+
+fn install(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = packages
         .iter()
         .filter(|(package, _)| !installed(package))
         .collect();
@@ -137,6 +150,21 @@ fn std_sources() -> Result<()> {
     }
     say("setup: rustup could not; taking Debian's rust-src package");
     std_sources_from_debian(&library)
+}
+
+/// The standard library of a target that programs are built for.
+///
+/// # Errors
+/// rustup's server cannot be reached.
+pub(crate) fn target(triple: &str) -> Result<()> {
+    let sysroot = sh::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(&sysroot).join("lib/rustlib").join(triple);
+    if library.join("lib").exists() {
+        return Ok(());
+    }
+    say(&format!("setup: fetching the standard library of {triple}"));
+    sh::run(Command::new("timeout").args(["120", "rustup", "target", "add", triple]))
+        .with_context(|| format!("fetch the standard library of {triple}: it comes by rustup"))
 }
 
 /// Takes `rust-src` of exactly rustc's version: build-std wants the sources rustc was made of.

@@ -60,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lab", &["cli"]),
+    ("plugin", &["cli", "run"]),
 ];
 
 /// Lines of code in a file, tests apart.

@@ -8,6 +8,10 @@ use crate::model::{ServicePortName, cluster::Workload, selector::Selector};
 
 /// Where names come from, and which rows are wanted by them.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, or the lab's"
+)]
 pub struct NameArgs {
     /// How to reach the API server; else KUBECONFIG, a pod's service account, ~/.kube/config, and the
     /// kubelet's own configuration are looked for, in this order
@@ -20,6 +24,20 @@ pub struct NameArgs {
     /// they serve a Service
     #[arg(long, conflicts_with = "no_api", help_heading = "Names")]
     pub own_pods: bool,
+    /// Names that the API server gave before are read from this file, for as long as it is not heard
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/lib/tracer/names",
+        help_heading = "Names"
+    )]
+    pub names_file: PathBuf,
+    /// Keep all names in that file, every five minutes and at the end
+    #[arg(long, conflicts_with = "no_api", help_heading = "Names")]
+    pub keep_names: bool,
+    /// Names come from what is traced alone, neither from rules nor from what was kept: the lab's.
+    #[arg(skip)]
+    pub alone: bool,
     /// Which rows are wanted.
     #[command(flatten)]
     pub rows: RowArgs,

@@ -1,9 +1,11 @@
-//! `ClusterChange`: what the API server says that changed, one object at a time.
+//! `ClusterChange`: what the API server says that changed, one object at a time; and what is known
+//! without it.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    cluster::{EndpointSlice, Node, ObjectName, PodObject, Service},
+    asked::ServicePortName,
+    cluster::{EndpointSlice, Node, ObjectName, PodObject, PortProtocol, Service},
     ids::WallNs,
 };
 
@@ -69,6 +71,44 @@ pub enum Change {
     },
     /// The kind is heard again, from where it was lost.
     Heard(Kind),
+    /// An object as it was kept on disk, and when that was true; what the API server says outdoes it.
+    Kept(Object),
+    /// kube-proxy's rules were read, and name these; nothing else any more.
+    Rules(Arc<RuleNames>),
+}
+
+/// What kube-proxy's rules in the kernel name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleNames {
+    /// Ports of Services, each by what it is asked by.
+    pub claims: Vec<RuleClaim>,
+    /// Addresses of this node, at which node ports are asked.
+    pub own: Vec<IpAddr>,
+}
+
+/// One address, or port of this node, that rules translate for a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleClaim {
+    /// `None` for a port of this node's addresses.
+    pub address: Option<IpAddr>,
+    /// The protocol.
+    pub protocol: PortProtocol,
+    /// The port.
+    pub port: u16,
+    /// Whose it is.
+    pub name: Arc<ServicePortName>,
+}
+
+impl Object {
+    /// Of which kind it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Pod(_) => Kind::Pods,
+            Self::Service(_) => Kind::Services,
+            Self::Slice(_) => Kind::Slices,
+            Self::Node(_) => Kind::Nodes,
+        }
+    }
 }
 
 /// An object of any kind.

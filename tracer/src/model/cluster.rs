@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{ids::WallNs, pod::Pod};
+use super::{change::Object, ids::WallNs, pod::Pod};
 
 /// The cluster's objects at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,17 @@ pub struct Snapshot {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Nodes, in no order.
     pub nodes: Vec<Arc<Node>>,
+}
+
+impl Snapshot {
+    /// All of them, kind by kind.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let pods = self.pods.iter().cloned().map(Object::Pod);
+        let services = self.services.iter().cloned().map(Object::Service);
+        let slices = self.slices.iter().cloned().map(Object::Slice);
+        let nodes = self.nodes.iter().cloned().map(Object::Node);
+        pods.chain(services).chain(slices).chain(nodes)
+    }
 }
 
 /// Namespace and name of an object.

@@ -7,6 +7,7 @@
 mod former;
 mod nodes;
 mod pods;
+mod ruled;
 mod services;
 
 use std::{
@@ -15,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use self::{nodes::Nodes, pods::Pods, services::Services};
+use self::{nodes::Nodes, pods::Pods, ruled::Ruled, services::Services};
 use super::{
     asked::{ServiceName, ServicePortName, Via},
-    change::{Change, ClusterChange, Key, Kind, Object},
+    change::{Change, ClusterChange, Key, Kind, Object, RuleNames},
     cluster::{EndpointSlice, ObjectName, PodObject, Service, Snapshot, TrafficPolicy},
     ids::WallNs,
     pod::{PodName, Source},
@@ -37,6 +38,7 @@ pub struct Index {
     pods: Pods,
     services: Services,
     nodes: Nodes,
+    ruled: Ruled,
     kinds: [KindState; Kind::ALL.len()],
     /// When what was loaded from disk was true.
     loaded: Option<WallNs>,
@@ -45,14 +47,21 @@ pub struct Index {
 /// How much of a kind is known.
 #[derive(Clone, Debug, Default)]
 struct KindState {
-    /// Counts the lists that have begun; objects carry that of the last list that had them.
-    generation: u32,
+    /// Counts the lists that have begun.
+    lists: u32,
     /// A whole list has come from the API server.
     listed: bool,
     /// It holds only what concerns this node.
     own: bool,
     /// Since when nothing is heard; `None` while the watch stands.
     lost: Option<(WallNs, Arc<str>)>,
+}
+
+impl KindState {
+    /// What objects carry of the last list that had them; that from disk is lower than any.
+    fn generation(&self) -> u32 {
+        FROM_DISK + 1 + self.lists
+    }
 }
 
 /// How a kind of object stands.
@@ -77,33 +86,20 @@ pub enum Standing {
 }
 
 impl Index {
-    /// Takes what was kept on disk; everything in it counts as the snapshot's until the API server
-    /// says it again.
-    pub fn load(&mut self, snapshot: &Snapshot) {
-        self.loaded = Some(snapshot.taken);
-        let pods = snapshot.pods.iter().cloned().map(Object::Pod);
-        let services = snapshot.services.iter().cloned().map(Object::Service);
-        let slices = snapshot.slices.iter().cloned().map(Object::Slice);
-        let nodes = snapshot.nodes.iter().cloned().map(Object::Node);
-        for object in pods.chain(services).chain(slices).chain(nodes) {
-            self.set(snapshot.taken, object, FROM_DISK);
-        }
-    }
-
     /// Takes one change.
     pub fn apply(&mut self, change: ClusterChange) {
         let ClusterChange { at, what } = change;
         match what {
             Change::Listing { kind, own } => {
                 let state = self.kind(kind);
-                state.generation += 1;
+                state.lists += 1;
                 state.own = own;
             }
             Change::Listed(kind) => {
                 let state = self.kind(kind);
                 state.listed = true;
                 state.lost = None;
-                let generation = state.generation;
+                let generation = state.generation();
                 match kind {
                     Kind::Pods => self.pods.end_before(generation, at),
                     Kind::Services => self.services.end_before(generation, at),
@@ -112,15 +108,9 @@ impl Index {
                 }
             }
             Change::Set(object) => {
-                let kind = match object {
-                    Object::Pod(_) => Kind::Pods,
-                    Object::Service(_) => Kind::Services,
-                    Object::Slice(_) => Kind::Slices,
-                    Object::Node(_) => Kind::Nodes,
-                };
-                let state = self.kind(kind);
+                let state = self.kind(object.kind());
                 state.lost = None;
-                let generation = state.generation;
+                let generation = state.generation();
                 self.set(at, object, generation);
             }
             Change::Gone(Key::Pod(uid)) => self.pods.end(&uid, at),
@@ -136,6 +126,13 @@ impl Index {
                 state.lost = Some((since, why));
             }
             Change::Heard(kind) => self.kind(kind).lost = None,
+            Change::Kept(object) => {
+                self.loaded = Some(at);
+                if !self.kind(object.kind()).listed && !self.is_heard(&object) {
+                    self.set(at, object, FROM_DISK);
+                }
+            }
+            Change::Rules(names) => self.ruled = Ruled::new(at, names),
         }
         let before = WallNs(at.0.saturating_sub(nanos(REMEMBER)));
         self.pods.forget(before);
@@ -180,7 +177,7 @@ impl Index {
         })
     }
 
-    /// The Service's port that `address` was at `at`.
+    /// The Service's port that `address` was at `at`. What rules say outdoes what was kept on disk.
     pub fn service_at(
         &self,
         address: SocketAddr,
@@ -189,14 +186,32 @@ impl Index {
         now: WallNs,
     ) -> Option<ServiceName> {
         let is_node = || self.nodes.by_address(address.ip()).is_some();
-        let port = self.services.at(address, protocol, at, is_node)?;
-        let generation = self.services.generation(&port.service);
-        let (source, age) = self.source(Kind::Services, generation, now);
-        Some(ServiceName {
+        let told = self
+            .services
+            .at(address, protocol, at, is_node)
+            .map(|port| {
+                let generation = self.services.generation(&port.service);
+                let (source, age) = self.source(Kind::Services, generation, now);
+                ServiceName {
+                    port: Arc::clone(port),
+                    source,
+                    age,
+                }
+            });
+        if told.as_ref().is_some_and(|name| name.source == Source::Api) {
+            return told;
+        }
+        let ruled = self.ruled.at(address, protocol).map(|port| ServiceName {
             port: Arc::clone(port),
-            source,
-            age,
-        })
+            source: Source::Rules,
+            age: age(self.ruled.read_at(), now),
+        });
+        ruled.or(told)
+    }
+
+    /// What kube-proxy's rules name, and when they were read; `None` before they were.
+    pub fn ruled(&self) -> Option<(WallNs, &Arc<RuleNames>)> {
+        self.ruled.names()
     }
 
     /// The node that has `address`.
@@ -241,11 +256,7 @@ impl Index {
 
     /// The zone of the node of this name.
     pub fn zone_of(&self, node: &str) -> Option<&Arc<str>> {
-        self.nodes
-            .all()
-            .find(|one| &*one.name == node)?
-            .zone
-            .as_ref()
+        self.nodes.by_name(node)?.zone.as_ref()
     }
 
     /// How a kind stands.
@@ -264,25 +275,48 @@ impl Index {
         }
     }
 
+    /// Whether the API server has listed a kind whole, or as far as it may be listed.
+    pub fn has_listed(&self, kind: Kind) -> bool {
+        self.kinds[kind as usize].listed
+    }
+
     /// When what was loaded from disk was true; `None` when nothing was.
     pub fn loaded(&self) -> Option<WallNs> {
         self.loaded
     }
 
-    /// Whether the API server has said all it has of every kind.
-    pub fn is_whole(&self) -> bool {
-        self.kinds.iter().all(|state| state.listed && !state.own)
+    /// All that the API server said is there, as last confirmed at `taken`.
+    pub fn snapshot(&self, taken: WallNs) -> Snapshot {
+        self.those(taken, |generation| generation != FROM_DISK)
     }
 
-    /// All that is there now, as last confirmed at `taken`.
-    pub fn snapshot(&self, taken: WallNs) -> Snapshot {
+    /// What was kept on disk and has not been said again; `None` when nothing was.
+    pub fn kept(&self) -> Option<Snapshot> {
+        Some(self.those(self.loaded?, |generation| generation == FROM_DISK))
+    }
+
+    fn those(&self, taken: WallNs, of: impl Fn(u32) -> bool + Copy) -> Snapshot {
         Snapshot {
             taken,
-            pods: self.pods.all().cloned().collect(),
-            services: self.services.all().cloned().collect(),
-            slices: self.services.slices().cloned().collect(),
-            nodes: self.nodes.all().cloned().collect(),
+            pods: self.pods.all(of).cloned().collect(),
+            services: self.services.all(of).cloned().collect(),
+            slices: self.services.slices(of).cloned().collect(),
+            nodes: self.nodes.all(of).cloned().collect(),
         }
+    }
+
+    /// Whether the API server has said anything of this object.
+    fn is_heard(&self, object: &Object) -> bool {
+        let generation = match object {
+            Object::Pod(pod) => {
+                let uid = pod.pod.uid.as_ref();
+                uid.and_then(|uid| Some(self.pods.by_uid(uid)?.1))
+            }
+            Object::Service(service) => self.services.generation_of(&service.name),
+            Object::Slice(slice) => self.services.generation_of_slice(slice),
+            Object::Node(node) => self.nodes.generation(&node.name),
+        };
+        generation.is_some_and(|generation| generation != FROM_DISK)
     }
 
     fn set(&mut self, at: WallNs, object: Object, generation: u32) {
@@ -309,9 +343,7 @@ impl Index {
     }
 
     fn source(&self, kind: Kind, generation: u32, now: WallNs) -> (Source, Duration) {
-        let since = |then: WallNs| {
-            Duration::from_nanos(u64::try_from(now.0.saturating_sub(then.0)).unwrap_or(0))
-        };
+        let since = |then: WallNs| age(then, now);
         if generation == FROM_DISK {
             return (Source::Snapshot, self.loaded.map_or(Duration::ZERO, since));
         }
@@ -321,6 +353,10 @@ impl Index {
             lost.map_or(Duration::ZERO, |(then, _)| since(*then)),
         )
     }
+}
+
+fn age(then: WallNs, now: WallNs) -> Duration {
+    Duration::from_nanos(u64::try_from(now.0.saturating_sub(then.0)).unwrap_or(0))
 }
 
 fn nanos(duration: Duration) -> i64 {

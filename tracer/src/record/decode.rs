@@ -15,10 +15,10 @@ use crate::{
         insert::{Clash, Insert, InsertEvent},
     },
     record::{
+        changes,
         column::{NumbersRead, WordRead},
         event::Recorded,
         events::{EventsRead, kind},
-        objects,
     },
 };
 
@@ -104,7 +104,7 @@ impl EventsRead {
             }),
             kind::OBJECT => Recorded::Change(ClusterChange {
                 at: WallNs(self.time.at(at)?),
-                what: objects::change(
+                what: changes::change(
                     self.what.at(at)?,
                     self.name.at(at)?,
                     self.object.at(at).map(AsRef::as_ref),

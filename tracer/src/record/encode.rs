@@ -10,9 +10,9 @@ use crate::{
         insert::{Insert, InsertEvent},
     },
     record::{
+        changes,
         event::Recorded,
         events::{Events, kind},
-        objects,
     },
 };
 
@@ -330,7 +330,7 @@ impl Encoder {
     }
 
     fn change(&mut self, at: usize, change: &ClusterChange) {
-        let (what, of, object) = objects::words(&change.what);
+        let (what, of, object) = changes::words(&change.what);
         let columns = &mut self.columns;
         columns.kind.put(at, kind::OBJECT);
         columns.time.put(at, change.at.0);

@@ -1,18 +1,17 @@
-//! What the API server said, as words and JSON: objects of the model, field by field, under the names
-//! that they have there.
+//! What the API server says of objects, as JSON: objects of the model, field by field, under the names that
+//! they have there.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::model::{
-    Change, ClusterChange, Index, Pod, WallNs,
-    change::{Key, Kind, Object},
+    Pod, ServicePortName, Via, WallNs,
+    change::{Kind, Object, RuleClaim, RuleNames},
     cluster::{
         Endpoint, EndpointPort, EndpointSlice, LoadBalancerIp, Node, ObjectName, PodObject,
         PortProtocol, Service, ServicePort, ServiceType, TrafficPolicy, Workload,
     },
-    index::Standing,
 };
 
 /// The form in which a `T` is written and read.
@@ -236,159 +235,70 @@ form!(NodeForm of Node {
     annotations: Vec<(Arc<str>, Arc<str>)>,
 });
 
-#[derive(Serialize, Deserialize)]
-struct Listing {
-    own: bool,
-}
+words!(ViaForm of Via { ClusterIp, ExternalIp, LoadBalancer, NodePort, Headless });
 
-#[derive(Serialize, Deserialize)]
-struct Lost {
-    why: Arc<str>,
-}
+form!(PortNameForm of ServicePortName {
+    service: NameForm,
+    port: Arc<str>,
+    via: ViaForm,
+});
 
-#[derive(Serialize, Deserialize)]
-struct Uid {
-    uid: Arc<str>,
-}
+form!(ClaimForm of RuleClaim {
+    address: Option<IpAddr>,
+    protocol: ProtocolForm,
+    port: u16,
+    name: Box<PortNameForm>,
+});
 
-#[derive(Serialize, Deserialize)]
-struct SliceName {
-    namespace: Arc<str>,
-    name: Arc<str>,
-    service: Arc<str>,
-}
+form!(RulesForm of RuleNames {
+    claims: Vec<ClaimForm>,
+    own: Vec<IpAddr>,
+});
 
-/// What happened, to which kind of object, and to which one, or how it is now, as JSON.
-pub(super) fn words(change: &Change) -> (&'static str, Kind, Option<String>) {
-    match change {
-        Change::Listing { kind, own } => ("listing", *kind, json(&Listing { own: *own })),
-        Change::Listed(kind) => ("listed", *kind, None),
-        Change::Heard(kind) => ("heard", *kind, None),
-        Change::Lost { kind, why } => {
-            let why = Arc::clone(why);
-            ("lost", *kind, json(&Lost { why }))
-        }
-        Change::Set(object) => {
-            let (kind, object) = match object {
-                Object::Pod(pod) => (Kind::Pods, json(&PodForm::of(pod))),
-                Object::Service(service) => (Kind::Services, json(&ServiceForm::of(service))),
-                Object::Slice(slice) => (Kind::Slices, json(&SliceForm::of(slice))),
-                Object::Node(node) => (Kind::Nodes, json(&NodeForm::of(node))),
-            };
-            ("set", kind, object)
-        }
-        Change::Gone(key) => {
-            let (kind, key) = match key {
-                Key::Pod(uid) => (Kind::Pods, json(&Uid { uid: uid.clone() })),
-                Key::Service(name) => (Kind::Services, json(&NameForm::of(name))),
-                Key::Slice { name, service } => {
-                    let ObjectName { namespace, name } = name.clone();
-                    let service = Arc::clone(service);
-                    let key = SliceName {
-                        namespace,
-                        name,
-                        service,
-                    };
-                    (Kind::Slices, json(&key))
-                }
-                Key::Node(name) => {
-                    let namespace = "".into();
-                    let name = Arc::clone(name);
-                    (Kind::Nodes, json(&NameForm { namespace, name }))
-                }
-            };
-            ("gone", kind, key)
-        }
+/// An object of any kind, as JSON.
+pub(super) fn words(object: &Object) -> Option<String> {
+    match object {
+        Object::Pod(pod) => json(&PodForm::of(pod)),
+        Object::Service(service) => json(&ServiceForm::of(service)),
+        Object::Slice(slice) => json(&SliceForm::of(slice)),
+        Object::Node(node) => json(&NodeForm::of(node)),
     }
 }
 
 /// The way back; `None` for what makes no sense.
-pub(super) fn change(what: &str, kind: &str, object: Option<&str>) -> Option<Change> {
-    let kind = Kind::ALL.into_iter().find(|of| of.name() == kind)?;
-    Some(match (what, kind) {
-        ("listing", _) => {
-            let Listing { own } = read(object)?;
-            Change::Listing { kind, own }
-        }
-        ("listed", _) => Change::Listed(kind),
-        ("heard", _) => Change::Heard(kind),
-        ("lost", _) => {
-            let Lost { why } = read(object)?;
-            Change::Lost { kind, why }
-        }
-        ("set", Kind::Pods) => Change::Set(Object::Pod(Box::<PodForm>::back(read(object)?))),
-        ("set", Kind::Services) => {
-            Change::Set(Object::Service(Box::<ServiceForm>::back(read(object)?)))
-        }
-        ("set", Kind::Slices) => Change::Set(Object::Slice(Box::<SliceForm>::back(read(object)?))),
-        ("set", Kind::Nodes) => Change::Set(Object::Node(Box::<NodeForm>::back(read(object)?))),
-        ("gone", Kind::Pods) => {
-            let Uid { uid } = read(object)?;
-            Change::Gone(Key::Pod(uid))
-        }
-        ("gone", Kind::Services) => Change::Gone(Key::Service(NameForm::back(read(object)?))),
-        ("gone", Kind::Slices) => {
-            let SliceName {
-                namespace,
-                name,
-                service,
-            } = read(object)?;
-            let name = ObjectName { namespace, name };
-            Change::Gone(Key::Slice { name, service })
-        }
-        ("gone", Kind::Nodes) => Change::Gone(Key::Node(read::<NameForm>(object)?.name)),
-        _ => return None,
+pub(super) fn object(kind: Kind, words: Option<&str>) -> Option<Object> {
+    Some(match kind {
+        Kind::Pods => Object::Pod(Box::<PodForm>::back(read(words)?)),
+        Kind::Services => Object::Service(Box::<ServiceForm>::back(read(words)?)),
+        Kind::Slices => Object::Slice(Box::<SliceForm>::back(read(words)?)),
+        Kind::Nodes => Object::Node(Box::<NodeForm>::back(read(words)?)),
     })
 }
 
-/// What brings an empty index to where `index` is at `now`.
-pub(super) fn all(index: &Index, now: WallNs) -> Vec<ClusterChange> {
-    let snapshot = index.snapshot(now);
-    let mut changes = Vec::new();
-    for kind in Kind::ALL {
-        let standing = index.standing(kind);
-        let own = matches!(standing, Standing::Watched { own: true });
-        let mut push = |what| changes.push(ClusterChange { at: now, what });
-        if standing != Standing::Awaited {
-            push(Change::Listing { kind, own });
-        }
-        match kind {
-            Kind::Pods => {
-                let pods = snapshot.pods.iter().cloned();
-                pods.for_each(|pod| push(Change::Set(Object::Pod(pod))));
-            }
-            Kind::Services => {
-                let services = snapshot.services.iter().cloned();
-                services.for_each(|service| push(Change::Set(Object::Service(service))));
-            }
-            Kind::Slices => {
-                let slices = snapshot.slices.iter().cloned();
-                slices.for_each(|slice| push(Change::Set(Object::Slice(slice))));
-            }
-            Kind::Nodes => {
-                let nodes = snapshot.nodes.iter().cloned();
-                nodes.for_each(|node| push(Change::Set(Object::Node(node))));
-            }
-        }
-        match standing {
-            Standing::Awaited => {}
-            Standing::Watched { .. } => push(Change::Listed(kind)),
-            Standing::Lost { since, why, listed } => {
-                if listed {
-                    push(Change::Listed(kind));
-                }
-                let what = Change::Lost { kind, why };
-                changes.push(ClusterChange { at: since, what });
-            }
-        }
-    }
-    changes
+/// What rules name, as JSON.
+pub(super) fn rules_words(names: &RuleNames) -> Option<String> {
+    json(&RulesForm::of(names))
 }
 
-fn json(value: &impl Serialize) -> Option<String> {
+/// The way back; `None` for what makes no sense.
+pub(super) fn rules(words: Option<&str>) -> Option<Arc<RuleNames>> {
+    Some(Box::<RulesForm>::back(read(words)?))
+}
+
+/// Namespace and name, as JSON.
+pub(super) fn name_words(name: &ObjectName) -> Option<String> {
+    json(&NameForm::of(name))
+}
+
+/// The way back; `None` for what makes no sense.
+pub(super) fn name(words: Option<&str>) -> Option<ObjectName> {
+    Some(NameForm::back(read(words)?))
+}
+
+pub(super) fn json(value: &impl Serialize) -> Option<String> {
     serde_json::to_string(value).ok()
 }
 
-fn read<T: DeserializeOwned>(object: Option<&str>) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(object: Option<&str>) -> Option<T> {
     serde_json::from_str(object?).ok()
 }

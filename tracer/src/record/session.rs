@@ -41,6 +41,9 @@ pub struct Session {
     pub unseen: Vec<String>,
     /// The API server that was asked; `None` when none was.
     pub api: Option<SessionApi>,
+    /// Whether kube-proxy's rules of this node were read for names where no API server was heard.
+    #[serde(default)]
+    pub rules: bool,
     /// What was asked for.
     pub asked: Asked,
     /// Names of the kernel's drop reasons.

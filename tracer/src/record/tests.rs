@@ -22,9 +22,9 @@ use super::{
 };
 use crate::model::{
     CgroupId, Change, Comm, Conntrack, EndsKey, Fact, Flow, Ifindex, IoEvent, KtimeNs, Name,
-    NamedEnds, NetnsInode, Packet, Place, Pod, PodName, Sender, SkbId, SockId, Socket, SocketEvent,
-    SocketIo, Source, Task, Transport, WallNs,
-    change::{Key, Kind, Object},
+    NamedEnds, NetnsInode, Packet, Place, Pod, PodName, Sender, ServicePortName, SkbId, SockId,
+    Socket, SocketEvent, SocketIo, Source, Task, Transport, Via, WallNs,
+    change::{Key, Kind, Object, RuleClaim, RuleNames},
     cluster::{
         Endpoint, EndpointPort, EndpointSlice, LoadBalancerIp, Node, ObjectName, PodObject,
         PortProtocol, Service, ServicePort, ServiceType, TrafficPolicy, Workload,
@@ -392,6 +392,20 @@ fn changes() -> Vec<ClusterChange> {
         Change::Gone(Key::Node("n1".into())),
         Change::Lost { kind, why },
         Change::Heard(Kind::Nodes),
+        Change::Kept(Object::Pod(Arc::new(pod_object()))),
+        Change::Rules(Arc::new(RuleNames {
+            claims: vec![RuleClaim {
+                address: Some(ip("192.0.2.200")),
+                protocol: PortProtocol::Tcp,
+                port: 80,
+                name: Arc::new(ServicePortName {
+                    service: object_name("web"),
+                    port: "http".into(),
+                    via: Via::ClusterIp,
+                }),
+            }],
+            own: vec![ip("192.0.2.100")],
+        })),
     ];
     let at = WallNs(START + 5);
     let changes = changes.map(|what| ClusterChange { at, what });

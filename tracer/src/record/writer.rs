@@ -16,11 +16,11 @@ use arrow_array::RecordBatch;
 use tracing::warn;
 
 use super::{
+    changes,
     encode::{Encoder, wall_at},
     event::Recorded,
     keep::{self, Keep},
     names::Names,
-    objects,
     segment::{self, Table},
     session::{Session, Span},
     tables::{Derived, Take},
@@ -202,7 +202,7 @@ impl Writer {
             };
             self.encoder.push(None, &event);
         }
-        for change in objects::all(&self.index, self.clock.1) {
+        for change in changes::all(&self.index, self.clock.1) {
             self.encoder.push(None, &Recorded::Change(change));
         }
         for totals in self.names.conntrack_totals() {

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::Redactor;
 use crate::model::{
-    Change, ClusterChange,
-    change::{Key, Object},
+    Change, ClusterChange, ServicePortName,
+    change::{Key, Object, RuleClaim, RuleNames},
     cluster::{
         Endpoint, EndpointSlice, LoadBalancerIp, Node, ObjectName, PodObject, Service, Workload,
     },
@@ -18,6 +18,8 @@ impl Redactor {
     pub(super) fn change(&mut self, change: ClusterChange) -> ClusterChange {
         let what = match change.what {
             Change::Set(object) => Change::Set(self.object(&object)),
+            Change::Kept(object) => Change::Kept(self.object(&object)),
+            Change::Rules(names) => Change::Rules(Arc::new(self.rules(&names))),
             Change::Gone(key) => Change::Gone(self.key(key)),
             // It names servers and addresses.
             Change::Lost { kind, .. } => Change::Lost {
@@ -47,6 +49,23 @@ impl Redactor {
             Object::Service(service) => Object::Service(Arc::new(self.service_object(service))),
             Object::Slice(slice) => Object::Slice(Arc::new(self.slice(slice))),
             Object::Node(node) => Object::Node(Arc::new(self.node(node))),
+        }
+    }
+
+    fn rules(&mut self, names: &RuleNames) -> RuleNames {
+        let claims = names.claims.iter();
+        RuleNames {
+            claims: claims
+                .map(|claim| RuleClaim {
+                    address: claim.address.map(|ip| self.any_ip(ip)),
+                    name: Arc::new(ServicePortName {
+                        service: self.object_name(&claim.name.service),
+                        ..ServicePortName::clone(&claim.name)
+                    }),
+                    ..claim.clone()
+                })
+                .collect(),
+            own: self.ips(&names.own),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     Backend, Base, Chain, ChainId, CompareOp, Element, Expression, Match, NatKind, Rule, Ruleset,
     Table, Target, Value, Verdict, xt::NatTarget,
 };
-use crate::model::cluster::PortProtocol;
+use crate::model::{Via, cluster::PortProtocol};
 
 /// How a Service is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +30,8 @@ pub struct RuleService {
     pub name: Option<Arc<str>>,
     /// At which address.
     pub front: Front,
+    /// What kind of address that is; of one for which the rules do not tell, a cluster IP.
+    pub via: Via,
     /// At which port.
     pub port: u16,
     /// By which protocol.
@@ -124,7 +126,12 @@ fn of_element(table: &Table, element: &Element) -> Option<RuleService> {
     if let Some(chain) = chain {
         destinations(table, chain, 0, &mut backends);
     }
+    let via = match front {
+        Front::NodePort => Via::NodePort,
+        Front::Address(_) => chain.map_or(Via::ClusterIp, |chain| via_of_chain(&chain.name)),
+    };
     Some(RuleService {
+        via,
         name: chain
             .and_then(|chain| name_of_chain(&chain.name))
             .or_else(|| element.comment.as_deref().map(Into::into)),
@@ -134,6 +141,17 @@ fn of_element(table: &Table, element: &Element) -> Option<RuleService> {
         backends: backends.into_iter().collect(),
         backend: table.backend,
     })
+}
+
+/// Packets to a cluster IP go to `service-…`, those from outside to `external-…`, where some may not
+/// come through `firewall-…`:
+/// <https://github.com/kubernetes/kubernetes/blob/v1.37.0/pkg/proxy/nftables/proxier.go>.
+fn via_of_chain(chain: &str) -> Via {
+    match chain.split('-').next() {
+        Some("external") => Via::ExternalIp,
+        Some("firewall") => Via::LoadBalancer,
+        _ => Via::ClusterIp,
+    }
 }
 
 /// `service-ULMVA6XW-shop/web/tcp/http`, and others with a hash, name a Service's port.
@@ -154,11 +172,11 @@ fn of_chains(table: &Table, services: &mut Vec<RuleService>) {
     const CHAINS: [&str; 3] = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"];
     for name in CHAINS {
         let rules = table.chain(name).map_or(&[][..], |chain| &chain.rules);
-        services.extend(rules.iter().filter_map(|rule| of_rule(table, rule)));
+        services.extend(rules.iter().filter_map(|rule| of_rule(table, name, rule)));
     }
 }
 
-fn of_rule(table: &Table, rule: &Rule) -> Option<RuleService> {
+fn of_rule(table: &Table, of: &str, rule: &Rule) -> Option<RuleService> {
     let fits = Fits::of(rule);
     let chain = rule
         .expressions
@@ -181,8 +199,19 @@ fn of_rule(table: &Table, rule: &Rule) -> Option<RuleService> {
     if let Some(chain) = chain {
         destinations(table, chain, 0, &mut backends);
     }
-    let name = rule.comment().and_then(|comment| comment.split(' ').next());
+    // `shop/web:http cluster IP`, or what else it is, or why it is refused.
+    let (name, kind) = match rule.comment().map(|comment| comment.split_once(' ')) {
+        Some(Some((name, kind))) => (Some(name), kind),
+        _ => (rule.comment(), ""),
+    };
+    let via = match (fits.address, kind, of) {
+        (None, ..) => Via::NodePort,
+        (_, "external IP", _) | (_, _, "KUBE-EXTERNAL-SERVICES") => Via::ExternalIp,
+        (_, "loadbalancer IP", _) => Via::LoadBalancer,
+        _ => Via::ClusterIp,
+    };
     Some(RuleService {
+        via,
         name: name.filter(|name| name.contains('/')).map(Into::into),
         front: fits.address.map_or(Front::NodePort, Front::Address),
         port: fits.port?,

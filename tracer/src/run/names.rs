@@ -11,8 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use tokio::sync::mpsc::Receiver;
 
-use super::tell;
+use super::{offline::Offline, tell};
 use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
@@ -80,6 +81,9 @@ pub(super) struct Names<L> {
     pub(super) local: L,
     index: Index,
     cluster: Option<Cluster>,
+    offline: Option<Offline>,
+    /// Rules are read where no API server is heard.
+    pub(super) reads_rules: bool,
     /// The API server that is asked, or was.
     pub(super) asked: Option<SessionApi>,
     /// The API server has said what it has, or was given the time to.
@@ -89,7 +93,6 @@ pub(super) struct Names<L> {
     now: WallNs,
     /// Why no API server is asked, to be told.
     notice: Option<String>,
-    batch: Vec<ClusterChange>,
 }
 
 impl Names<Node> {
@@ -103,11 +106,12 @@ impl Names<Node> {
         let asked = cluster.as_ref().map(|cluster| SessionApi {
             server: cluster.server.as_deref().map(str::to_owned),
         });
-        Ok(Self {
-            cluster,
-            notice,
-            ..Self::new(Node::default(), asked)
-        })
+        let offline = (!args.alone).then(|| Offline::start(args)).transpose()?;
+        let mut names = Self::new(Node::default(), asked, offline.is_some());
+        names.cluster = cluster;
+        names.offline = offline;
+        names.notice = notice;
+        Ok(names)
     }
 
     /// Tells why no API server is asked, where that was not wished for.
@@ -117,14 +121,16 @@ impl Names<Node> {
         }
     }
 
-    /// Waits for the API server to say something, takes it, and has it recorded.
+    /// Waits for news of names, from the API server or from elsewhere, takes them, and has them recorded.
     pub(super) async fn hear(&mut self, mut recorder: Option<&mut Recorder>) {
-        let over = |of: &&mut Cluster| of.changes.is_closed() && of.changes.is_empty();
-        let Some(cluster) = self.cluster.as_mut().filter(|of| !over(of)) else {
-            return std::future::pending().await;
-        };
-        cluster.changes.recv_many(&mut self.batch, BATCH).await;
-        for change in self.batch.drain(..) {
+        let cluster = self.cluster.as_mut().map(|cluster| &mut cluster.changes);
+        let offline = self.offline.as_mut().map(|offline| &mut offline.changes);
+        let (mut said, mut read) = (Vec::new(), Vec::new());
+        tokio::select! {
+            () = next(cluster, &mut said) => {}
+            () = next(offline, &mut read) => {}
+        }
+        for change in said.drain(..).chain(read) {
             if let Some(recorder) = &mut recorder {
                 recorder.change(&change);
             }
@@ -134,19 +140,21 @@ impl Names<Node> {
 }
 
 impl<L: Local> Names<L> {
-    /// `asked` is the API server whose changes will come.
-    pub(super) fn new(local: L, asked: Option<SessionApi>) -> Self {
+    /// `asked` is the API server whose changes will come; where it is not heard, those of rules will if
+    /// they are read.
+    pub(super) fn new(local: L, asked: Option<SessionApi>, reads_rules: bool) -> Self {
         Self {
             local,
             index: Index::default(),
             cluster: None,
-            settled: asked.is_none(),
+            offline: None,
+            reads_rules,
+            settled: asked.is_none() && !reads_rules,
             asked,
             began: None,
             ktime: KtimeNs(0),
             now: WallNs(0),
             notice: None,
-            batch: Vec::with_capacity(BATCH),
         }
     }
 
@@ -160,14 +168,27 @@ impl<L: Local> Names<L> {
         self.began.get_or_insert(ktime);
         self.ktime = ktime;
         self.now = wall;
+        if let Some(offline) = &mut self.offline {
+            offline.tick(ktime, wall, self.asked.is_some(), &self.index);
+        }
+    }
+
+    /// Keeps names on disk, where that was asked for.
+    pub(super) fn finish(&mut self) {
+        if let Some(offline) = self.offline.take() {
+            offline.finish(self.now, &self.index);
+        }
     }
 
     /// Whether rows can be named as well as they ever will; becomes so once, and soon.
     pub(super) fn are_settled(&mut self) -> bool {
         if !self.settled {
             let awaited = |kind: Kind| self.index.standing(kind) == Standing::Awaited;
+            let awaited = self.asked.is_some() && Kind::ALL.into_iter().any(awaited);
+            let heard = self.index.has_listed(Kind::Services);
+            let rules = self.reads_rules && !heard && self.index.ruled().is_none();
             let waited = self.ktime - self.began.unwrap_or(self.ktime);
-            self.settled = waited >= PATIENCE || !Kind::ALL.into_iter().any(awaited);
+            self.settled = waited >= PATIENCE || !(awaited || rules);
         }
         self.settled
     }
@@ -226,7 +247,12 @@ impl<L: Local> Names<L> {
         spreads.collect()
     }
 
+    /// Of what the API server said in this trace: what was kept before judges nobody.
     fn past(&self, name: &ObjectName) -> Option<Past> {
+        let heard = |kind| self.index.has_listed(kind);
+        if !heard(Kind::Services) || !heard(Kind::Slices) {
+            return None;
+        }
         Some(Past {
             service: Arc::clone(self.index.service(name)?),
             slices: self.index.slices_of(name),
@@ -299,6 +325,16 @@ impl<L: Local> Names<L> {
                 .map(|kind| (kind, self.index.standing(kind)))
                 .into(),
         })
+    }
+}
+
+/// Waits for changes; for ever where none can come.
+async fn next(changes: Option<&mut Receiver<ClusterChange>>, into: &mut Vec<ClusterChange>) {
+    match changes.filter(|changes| !changes.is_closed() || !changes.is_empty()) {
+        Some(changes) => {
+            changes.recv_many(into, BATCH).await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -4,20 +4,21 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::tell;
+use super::{names::Names, tell};
 use crate::{
     cli::TraceArgs,
     kernel::{Kernel, Status, clock},
     model::{Event, WallNs},
-    record::{Asked, Keep, Recorder, Session, SessionApi, SessionProbe},
+    node::Node,
+    record::{Asked, Keep, Recorder, Session, SessionProbe},
 };
 
 /// What recording and replay need to know of a trace.
-pub(super) fn session(args: &TraceArgs, kernel: &Kernel, api: Option<&SessionApi>) -> Session {
+pub(super) fn session(args: &TraceArgs, kernel: &Kernel, names: &Names<Node>) -> Session {
     let system = rustix::system::uname();
     let word = |word: &std::ffi::CStr| word.to_string_lossy().into_owned();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let names = kernel.drop_names();
+    let drops = kernel.drop_names();
     let Event::Tick { wall, .. } = clock::tick() else {
         return Session::default();
     };
@@ -34,10 +35,11 @@ pub(super) fn session(args: &TraceArgs, kernel: &Kernel, api: Option<&SessionApi
         boot_id: boot_id.trim().to_owned(),
         probes: kernel.probes().iter().map(probe).collect(),
         unseen: kernel.unseen(),
-        api: api.cloned(),
+        api: names.asked.clone(),
+        rules: names.reads_rules,
         asked: asked(args),
-        drop_reasons: names.reasons.into_iter().collect(),
-        drop_subsystems: names.subsystems.into_iter().collect(),
+        drop_reasons: drops.reasons.into_iter().collect(),
+        drop_subsystems: drops.subsystems.into_iter().collect(),
     }
 }
 

@@ -31,7 +31,7 @@ pub fn report(args: &ReportArgs) -> Result<Exit> {
         tell(&format!("warning: {warning}"));
     }
     let mut redactor = redactor(&args.redact)?;
-    let names = Names::new(record::Names::default(), None);
+    let names = Names::new(record::Names::default(), None, false);
     let mut shown = Shown::new(Wanted::replayed(args), names);
     let mut length = Duration::ZERO;
     let all = recording.sessions.iter().map(Stream::events).sum();
@@ -62,7 +62,7 @@ fn replay(
     let mut feed = Feed::new(settings(session), None);
     shown.of(&session.asked);
     shown.unseen(&session.unseen);
-    shown.names = Names::new(record::Names::default(), session.api.clone());
+    shown.names = Names::new(record::Names::default(), session.api.clone(), session.rules);
     let mut batches = Batches::default();
     for mut event in &mut *stream {
         if let Some(redactor) = &mut redactor {

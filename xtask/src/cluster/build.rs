@@ -15,7 +15,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    image::Image,
+    image::{Architecture, Image},
     setup,
     sh::{self, say},
 };
@@ -139,24 +139,28 @@ fn write_images(bin: &Path, into: &Path) -> Result<Vec<PathBuf>> {
         .map(|applet| (format!("/bin/{applet}"), "busybox"))
         .collect();
     let coredns = [(bin.join("coredns"), "/coredns")];
+    let architecture = Architecture::own()?.name();
     let images = [
         Image {
             name: BUSYBOX,
             programs: &busybox,
             links: &applets,
             entrypoint: &["/bin/sh", "-c"],
+            architecture,
         },
         Image {
             name: PAUSE,
             programs: &busybox,
             links: &[],
             entrypoint: &["/bin/busybox", "sleep", "2147483647"],
+            architecture,
         },
         Image {
             name: COREDNS,
             programs: &coredns,
             links: &[],
             entrypoint: &["/coredns"],
+            architecture,
         },
     ];
     let write = |image: &Image<'_>| {

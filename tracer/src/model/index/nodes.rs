@@ -17,8 +17,19 @@ impl Nodes {
         self.by_address.get(&address)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.nodes.values().map(|(node, _)| node)
+    /// Those `of` a generation.
+    pub(super) fn all(&self, of: impl Fn(u32) -> bool) -> impl Iterator<Item = &Arc<Node>> {
+        let all = self.nodes.values();
+        all.filter(move |(_, generation)| of(*generation))
+            .map(|(node, _)| node)
+    }
+
+    pub(super) fn by_name(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name).map(|(node, _)| node)
+    }
+
+    pub(super) fn generation(&self, name: &str) -> Option<u32> {
+        self.nodes.get(name).map(|(_, of)| *of)
     }
 
     pub(super) fn set(&mut self, node: Arc<Node>, generation: u32) {

@@ -55,9 +55,10 @@ impl Pods {
         })
     }
 
-    /// Those that are there.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<PodObject>> {
-        let there = self.by_uid.values().filter(|entry| !entry.gone);
+    /// Those that are there, `of` a generation.
+    pub(super) fn all(&self, of: impl Fn(u32) -> bool) -> impl Iterator<Item = &Arc<PodObject>> {
+        let there = self.by_uid.values();
+        let there = there.filter(move |entry| !entry.gone && of(entry.generation));
         there.map(|entry| &entry.object)
     }
 

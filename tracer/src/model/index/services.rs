@@ -19,11 +19,24 @@ use crate::model::{
 
 /// What is asked: an address, or a port of any node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Spot {
+pub(super) struct Spot {
     /// `None` for a node's port.
-    ip: Option<IpAddr>,
-    protocol: PortProtocol,
-    port: u16,
+    pub(super) ip: Option<IpAddr>,
+    pub(super) protocol: PortProtocol,
+    pub(super) port: u16,
+}
+
+impl Spot {
+    pub(super) fn of(address: SocketAddr, protocol: Protocol) -> Self {
+        Self {
+            ip: Some(address.ip()),
+            protocol: match protocol {
+                Protocol::Udp => PortProtocol::Udp,
+                Protocol::Tcp => PortProtocol::Tcp,
+            },
+            port: address.port(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,14 +73,7 @@ impl Services {
         at: WallNs,
         is_node: impl FnOnce() -> bool,
     ) -> Option<&Arc<ServicePortName>> {
-        let spot = Spot {
-            ip: Some(address.ip()),
-            protocol: match protocol {
-                Protocol::Udp => PortProtocol::Udp,
-                Protocol::Tcp => PortProtocol::Tcp,
-            },
-            port: address.port(),
-        };
+        let spot = Spot::of(address, protocol);
         let find = |spot| self.spots.get(&spot)?.at(at);
         find(spot).or_else(|| {
             let node_port = Spot { ip: None, ..spot };
@@ -129,12 +135,33 @@ impl Services {
         self.former.of(service)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_name.values().map(|(service, _)| service)
+    /// Services `of` a generation.
+    pub(super) fn all(&self, of: impl Fn(u32) -> bool) -> impl Iterator<Item = &Arc<Service>> {
+        let all = self.by_name.values();
+        let all = all.filter(move |(_, generation)| of(*generation));
+        all.map(|(service, _)| service)
     }
 
-    pub(super) fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        self.slices.values().flatten().map(|(slice, _)| slice)
+    /// EndpointSlices `of` a generation.
+    pub(super) fn slices(
+        &self,
+        of: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let all = self.slices.values().flatten();
+        let all = all.filter(move |(_, generation)| of(*generation));
+        all.map(|(slice, _)| slice)
+    }
+
+    /// That of a Service; `None` where it is not known.
+    pub(super) fn generation_of(&self, name: &ObjectName) -> Option<u32> {
+        self.by_name.get(name).map(|(_, of)| *of)
+    }
+
+    /// That of an EndpointSlice; `None` where it is not known.
+    pub(super) fn generation_of_slice(&self, slice: &EndpointSlice) -> Option<u32> {
+        let mut slices = self.slices.get(&service_of(slice))?.iter();
+        let (_, of) = slices.find(|(one, _)| one.name == slice.name)?;
+        Some(*of)
     }
 
     pub(super) fn set(&mut self, at: WallNs, service: Arc<Service>, generation: u32) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::{
     Pod, Via,
+    change::RuleClaim,
     cluster::{
         Endpoint, EndpointPort, EndpointSlice, LoadBalancerIp, Node, PortProtocol, ServicePort,
         ServiceType, TrafficPolicy, Workload,
@@ -362,7 +363,9 @@ fn a_name_tells_where_it_comes_from_and_how_old_it_is() {
     set_pod(&mut before, 11, pod("b", "10.244.1.6", 10));
     let kept = before.snapshot(s(100));
     let mut index = Index::default();
-    index.load(&kept);
+    for pod in kept.pods {
+        apply(&mut index, 100, Change::Kept(Object::Pod(pod)));
+    }
     let from = |index: &Index, uid| {
         let named = index.pod(uid, s(160))?;
         Some((named.source, named.age.as_secs()))
@@ -380,4 +383,80 @@ fn a_name_tells_where_it_comes_from_and_how_old_it_is() {
     assert_eq!(from(&index, "uid-a"), Some((Source::Api, 20)));
     apply(&mut index, 155, Change::Heard(Kind::Pods));
     assert_eq!(from(&index, "uid-a"), Some((Source::Api, 0)));
+}
+
+#[test]
+fn what_was_kept_names_until_the_api_server_has_listed() {
+    let mut index = Index::default();
+    let kept = |name: &str, ip: &str| Change::Kept(Object::Pod(Arc::new(pod(name, ip, 10))));
+    apply(&mut index, 100, kept("a", "10.244.1.5"));
+    set_pod(&mut index, 120, pod("b", "10.244.1.6", 10));
+    apply(&mut index, 100, kept("b", "10.244.1.6"));
+    let source = |index: &Index, uid| Some(index.pod(uid, s(160))?.source);
+    assert_eq!(source(&index, "uid-a"), Some(Source::Snapshot));
+    assert_eq!(source(&index, "uid-b"), Some(Source::Api));
+    let names = |snapshot: Snapshot| -> Vec<_> {
+        let pods = snapshot.pods.iter();
+        pods.map(|object| object.pod.name.to_string()).collect()
+    };
+    assert_eq!(names(index.snapshot(s(130))), ["b"]);
+    assert_eq!(names(index.kept().unwrap()), ["a"]);
+    let b = Object::Pod(Arc::new(pod("b", "10.244.1.6", 10)));
+    list(&mut index, 130, Kind::Pods, vec![b]);
+    // It has gone since it was kept.
+    apply(&mut index, 100, kept("a", "10.244.1.5"));
+    assert!(index.pod_at(ip("10.244.1.5"), s(140), s(160)).is_none());
+}
+
+#[test]
+fn rules_name_services_where_the_api_server_does_not() {
+    let mut index = Index::default();
+    let named = |port: &str, via| {
+        Arc::new(ServicePortName {
+            service: name("shop/web"),
+            port: port.into(),
+            via,
+        })
+    };
+    let claim = |address: Option<&str>, port, name| RuleClaim {
+        address: address.map(ip),
+        protocol: PortProtocol::Tcp,
+        port,
+        name,
+    };
+    let rules = RuleNames {
+        claims: vec![
+            claim(Some("10.96.0.80"), 80, named("http", Via::ClusterIp)),
+            claim(None, 30080, named("http", Via::NodePort)),
+        ],
+        own: vec![ip("192.0.2.11")],
+    };
+    let at = |index: &Index, address: &str| {
+        let address = address.parse().unwrap();
+        let found = index.service_at(address, Protocol::Tcp, s(100), s(103))?;
+        Some((found.source, found.age.as_secs(), found.port.via))
+    };
+    let kept = service("shop/web", "10.96.0.80");
+    apply(
+        &mut index,
+        50,
+        Change::Kept(Object::Service(Arc::new(kept.clone()))),
+    );
+    let vip = "10.96.0.80:80";
+    assert_eq!(
+        at(&index, vip),
+        Some((Source::Snapshot, 53, Via::ClusterIp))
+    );
+    apply(&mut index, 101, Change::Rules(Arc::new(rules)));
+    assert_eq!(at(&index, vip), Some((Source::Rules, 2, Via::ClusterIp)));
+    let node_port = Some((Source::Rules, 2, Via::NodePort));
+    assert_eq!(at(&index, "192.0.2.11:30080"), node_port);
+    assert_eq!(at(&index, "192.0.2.12:30080"), None, "another node's");
+    list(
+        &mut index,
+        102,
+        Kind::Services,
+        vec![Object::Service(Arc::new(kept))],
+    );
+    assert_eq!(at(&index, vip), Some((Source::Api, 0, Via::ClusterIp)));
 }

@@ -42,7 +42,7 @@ impl Copy {
         Ok(Self {
             recorder,
             feed: Feed::new(settings(&session), None),
-            names: Names::new(record::Names::default(), session.api.clone()),
+            names: Names::new(record::Names::default(), session.api.clone(), session.rules),
             batches: Batches::default(),
             ended: stream.ended,
         })

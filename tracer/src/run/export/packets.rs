@@ -94,7 +94,7 @@ impl Export {
             drop_names: session.drop_names(),
             claims: Claims::new(&settings.dns_ports),
             feed: Feed::new(settings, None),
-            names: Names::new(record::Names::default(), session.api.clone()),
+            names: Names::new(record::Names::default(), session.api.clone(), session.rules),
             filter: Filter::new(&args.rows),
             choosy: !args.rows.is_empty(),
             interfaces: FxHashMap::default(),
