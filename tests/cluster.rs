@@ -9,5 +9,7 @@ mod support;
 
 mod cluster {
     mod bed;
+    mod names;
+    mod outage;
     mod path;
 }

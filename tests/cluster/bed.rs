@@ -4,13 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::program;
+use crate::support::trace::Tracer;
 
 /// Where the cluster is.
 pub(crate) struct Cluster {
@@ -51,6 +57,69 @@ impl Cluster {
         printed(command.args(words.split(' ')))
     }
 
+    /// The same of separate words, which may hold spaces.
+    pub(crate) fn kubectl_words(&self, words: &[&str]) -> String {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(self.dir.join("kubectl"));
+        printed(command.args(words))
+    }
+
+    /// Has kubectl apply `objects`.
+    pub(crate) fn apply(&self, objects: &str) {
+        let mut child = Command::new(self.dir.join("kubectl"))
+            .args(["apply", "--filename=-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the bed has kubectl");
+        let mut stdin = child.stdin.take().expect("it is a pipe");
+        stdin.write_all(objects.as_bytes()).expect("it is read");
+        drop(stdin);
+        assert!(child.wait().expect("it is our child").success());
+    }
+
+    /// Names of pods by address.
+    pub(crate) fn addresses(&self, selector: &str) -> BTreeMap<IpAddr, String> {
+        let pods = self.pods(selector).into_values();
+        let by_address = pods.flat_map(|pod| {
+            let name = pod.name;
+            pod.ips.into_iter().map(move |ip| (ip, name.clone()))
+        });
+        by_address.collect()
+    }
+
+    /// `kubectl tracer` from the control plane's network, its arguments still to come.
+    pub(crate) fn plugin(&self) -> Command {
+        let dir = env::temp_dir().join(format!("tracer-plugin-{}", std::process::id()));
+        let link = dir.join("kubectl-tracer");
+        if !link.exists() {
+            fs::create_dir_all(&dir).expect("the temporary directory is writable");
+            symlink(program(), &link).expect("the temporary directory is writable");
+        }
+        let mut command = Command::new(self.dir.join("control"));
+        command.arg(link);
+        command
+    }
+
+    /// `tracer trace WORDS` in the DaemonSet's pod on a node.
+    pub(crate) fn tracer_in(&self, node: &str, words: &str) -> Tracer {
+        let mut command = self.plugin();
+        command.args(["node", node, "--"]);
+        Tracer::start_by(command, words)
+    }
+
+    /// Runs `words` in a pod's container by the runtime alone.
+    pub(crate) fn exec_by_runtime(&self, pod: &Pod, words: &str) {
+        let ctr = self.dir.with_file_name("bin").join("ctr");
+        // The runtime wants letters and digits, never twice the same.
+        let id = format!("{}{:?}", std::process::id(), Instant::now());
+        let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+        let mut command = Command::new(self.dir.join(&pod.node));
+        command.arg(ctr);
+        command.args(["--namespace", "k8s.io", "tasks", "exec", "--exec-id", &id]);
+        printed(command.arg(&pod.container).args(words.split(' ')));
+    }
+
     /// The tracer on a node, its arguments still to come.
     pub(crate) fn tracer_on(&self, node: &str) -> Command {
         let mut command = Command::new(self.dir.join(node));
@@ -80,6 +149,95 @@ impl Cluster {
         assert!(pods.next().is_none());
         client
     }
+}
+
+/// Something that a pod does again and again.
+pub(crate) struct Load {
+    child: Child,
+    lines: JoinHandle<Vec<String>>,
+}
+
+impl Load {
+    /// `words`, of a shell, ten times a second.
+    pub(crate) fn start(cluster: &Cluster, pod: &Pod, words: &str) -> Self {
+        let script = format!("while ! [ -e /stop ]; do {words}; sleep 0.1; done; rm /stop");
+        let mut child = Command::new(cluster.dir.join("kubectl"))
+            .args(["exec", "-n", &pod.namespace, &pod.name, "--", "sh", "-c"])
+            .arg(script)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the bed has kubectl");
+        let out = child.stdout.take().expect("it is a pipe");
+        let lines = spawn(move || {
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            lines.collect()
+        });
+        sleep(Duration::from_secs(1));
+        Self { child, lines }
+    }
+
+    /// Ends it; the lines that it printed.
+    pub(crate) fn stop(mut self, cluster: &Cluster, pod: &Pod) -> Vec<String> {
+        cluster.kubectl(&format!(
+            "exec -n {} {} -- touch /stop",
+            pod.namespace, pod.name
+        ));
+        self.child.wait().expect("it is our child");
+        self.lines.join().expect("it reads")
+    }
+}
+
+/// A time without API server; it is brought back on drop.
+pub(crate) struct Outage<'a>(&'a Cluster);
+
+impl<'a> Outage<'a> {
+    /// Ends the API server.
+    pub(crate) fn begin(cluster: &'a Cluster) -> Self {
+        printed(Command::new(cluster.dir.join("apiserver")).arg("stop"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while cluster.answers() {
+            assert!(Instant::now() < deadline, "the API server does not end");
+            sleep(Duration::from_millis(100));
+        }
+        Self(cluster)
+    }
+
+    /// Brings it back, and waits until it is ready.
+    pub(crate) fn end(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Outage<'_> {
+    fn drop(&mut self) {
+        drop(
+            Command::new(self.0.dir.join("apiserver"))
+                .arg("start")
+                .status(),
+        );
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.0.answers() && Instant::now() < deadline {
+            sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Cluster {
+    /// Whether the API server is ready.
+    fn answers(&self) -> bool {
+        let mut command = Command::new("timeout");
+        command.arg("5").arg(self.dir.join("kubectl"));
+        let output = command.args(["get", "--raw", "/readyz"]).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+}
+
+/// Has the tier show `what` came of a test.
+pub(crate) fn shown(what: &str) {
+    // Not by `eprintln!`, which libtest keeps for itself.
+    let said = writeln!(std::io::stderr(), "shown: {what}");
+    assert!(said.is_ok(), "standard error is open");
 }
 
 fn pod(object: &Value) -> Pod {

@@ -61,7 +61,7 @@ fn translated(listed: &str, client: SocketAddr) -> Option<SocketAddr> {
 }
 
 #[test]
-#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
 fn a_name_asked_by_a_pod_shows_its_container_and_the_coredns_that_answered() {
     let cluster = Cluster::up();
     let client = cluster.client("n1");
@@ -101,7 +101,7 @@ fn a_name_asked_by_a_pod_shows_its_container_and_the_coredns_that_answered() {
 }
 
 #[test]
-#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
 fn a_connection_shows_the_pod_that_says_it_served_it() {
     let cluster = Cluster::up();
     let client = cluster.client("n1");

@@ -98,8 +98,8 @@ impl Tracer {
             .expect("it has a number")
     }
 
-    /// Waits until it has printed `rows` rows since its start.
-    pub(crate) fn wait_for(&mut self, rows: usize) {
+    /// Waits until it has printed `rows` rows since its start; all that it has by then.
+    pub(crate) fn wait_for(&mut self, rows: usize) -> &[String] {
         let deadline = Instant::now() + PATIENCE;
         while self.lines.len() < rows {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -110,6 +110,7 @@ impl Tracer {
                 }
             }
         }
+        &self.lines
     }
 
     /// Gives everything unanswered the time to become a row, then interrupts it as Ctrl-C does.

@@ -13,7 +13,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
-    api::{AttachParams, DeleteParams, ListParams, PostParams},
+    api::{AttachParams, DeleteParams, ListParams, LogParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::time::{sleep, timeout};
@@ -197,14 +197,29 @@ async fn debug(
 }
 
 async fn attach(pods: &Api<Pod>, name: &str, signals: &mut Signals) -> Result<Ended, Trouble> {
-    tokio::select! {
-        started = started(pods, name) => started?,
+    let runs = tokio::select! {
+        runs = started(pods, name) => runs?,
         () = signals.next() => return Ok(Ended::LetGo),
-    }
-    let process = asked(pods.attach(name, &params())).await?;
-    let ended = follow(process, signals).await;
-    if ended != Ended::Well {
-        return Ok(ended);
+    };
+    let params = params();
+    let attached = if runs {
+        match asked(pods.attach(name, &params)).await {
+            Ok(process) => Some(process),
+            Err(Trouble::Refused { .. }) => None,
+            Err(trouble) => return Err(trouble),
+        }
+    } else {
+        None
+    };
+    if let Some(process) = attached {
+        let ended = follow(process, signals).await;
+        if ended != Ended::Well {
+            return Ok(ended);
+        }
+    } else {
+        // It was over before anybody could listen, as one whose options are wrong is.
+        let said = asked(pods.logs(name, &LogParams::default())).await?;
+        said.lines().for_each(tell);
     }
     // Attaching tells no exit code.
     let code = timeout(ANSWER, exit_code(pods, name)).await;
@@ -219,13 +234,14 @@ fn params() -> AttachParams {
     }
 }
 
-/// Waits until the pod runs.
-async fn started(pods: &Api<Pod>, name: &str) -> Result<(), Trouble> {
+/// Waits until the pod runs; whether it still does.
+async fn started(pods: &Api<Pod>, name: &str) -> Result<bool, Trouble> {
     let deadline = Instant::now() + START;
     loop {
         let pod = asked(pods.get(name)).await?;
         match trouble::state(&pod) {
-            trouble::State::Runs => return Ok(()),
+            trouble::State::Runs => return Ok(true),
+            trouble::State::Ended => return Ok(false),
             trouble::State::Waits if Instant::now() < deadline => sleep(LOOK).await,
             trouble::State::Waits => return Err(Trouble::Slow(START)),
             trouble::State::Fails(why) => return Err(why),

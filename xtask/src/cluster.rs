@@ -23,7 +23,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 
 use self::{build::Built, network::NODES};
-use crate::sh::{self, say};
+use crate::{
+    image,
+    sh::{self, say},
+};
 
 /// Longest wait for nodes and pods to be ready.
 const READY: &str = "--timeout=180s";
@@ -32,7 +35,14 @@ const READY: &str = "--timeout=180s";
 #[derive(Subcommand)]
 pub(crate) enum Cluster {
     /// Bring a cluster up, in place of one of the same name; returns when its pods are ready and reach each other
-    Up(Options),
+    Up {
+        /// What it is like.
+        #[command(flatten)]
+        options: Options,
+        /// Build the tracer's image, and run it as the DaemonSet of manifests/base
+        #[arg(long)]
+        tracer: bool,
+    },
     /// End a cluster and remove all of it
     Down {
         /// As given to `up`
@@ -42,7 +52,7 @@ pub(crate) enum Cluster {
 }
 
 /// What a cluster is like.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct Options {
     /// What its namespaces and its cgroup are called
     #[arg(long, default_value = "bed")]
@@ -50,6 +60,9 @@ pub(crate) struct Options {
     /// How kube-proxy writes its rules
     #[arg(long, value_enum, default_value_t = ProxyMode::Iptables)]
     pub(crate) proxy: ProxyMode,
+    /// The tracer's image, to run as the DaemonSet of manifests/base; `None` for a cluster without.
+    #[arg(skip)]
+    pub(crate) tracer: Option<PathBuf>,
 }
 
 /// kube-proxy's `--proxy-mode`.
@@ -74,8 +87,13 @@ impl ProxyMode {
 /// See [`up`] and [`down`].
 pub(crate) fn run(cluster: &Cluster) -> Result<()> {
     match cluster {
-        Cluster::Up(options) => {
-            let dir = up(options)?;
+        Cluster::Up { options, tracer } => {
+            let mut options = options.clone();
+            if *tracer {
+                let image = image::build(image::Architecture::own()?, true, image::NAME)?;
+                options.tracer = Some(image);
+            }
+            let dir = up(&options)?;
             tell(&dir);
             Ok(())
         }
@@ -83,15 +101,16 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
     }
 }
 
-/// Brings the cluster up and returns its directory. In it, `kubectl` and, by the name of each node,
-/// a program that runs its arguments there.
+/// Brings the cluster up and returns its directory. In it, `kubectl`; by the name of each node, and as
+/// `control`, a program that runs its arguments there; and `apiserver`, which takes `stop` and `start`.
 ///
 /// # Errors
 /// Something cannot be built, a component ended, or the pods were not ready in three minutes. What
 /// was started is left for its logs to be read; the next `up` or `down` removes it.
 pub(crate) fn up(options: &Options) -> Result<PathBuf> {
     let start = Instant::now();
-    let built = build::all(&sh::target().join("bed"))?;
+    let mut built = build::all(&sh::target().join("bed"))?;
+    built.images.extend(options.tracer.clone());
     let _lock = lock(&options.name)?;
     clear(&options.name)?;
     let dir = dir(&options.name);
@@ -113,6 +132,10 @@ pub(crate) fn up(options: &Options) -> Result<PathBuf> {
     for file in ["coredns.yaml", "shop.yaml"] {
         let path = sh::root().join("tests/bed").join(file);
         bed.apply(&fs::read_to_string(&path).with_context(|| format!("read {file}"))?)?;
+    }
+    if options.tracer.is_some() {
+        let base = sh::root().join("manifests/base").display().to_string();
+        bed.kubectl(&["apply", "--kustomize", &base])?;
     }
     bed.await_pods()?;
     bed.await_services()?;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::cases::Case;
 use crate::{
     cluster::{self, ProxyMode},
+    image::{self, Architecture},
     setup,
     sh::{self, say},
     vm::Version,
@@ -174,16 +175,28 @@ fn kernel() -> Result<usize> {
         sh::output(Command::new("id").arg("-u"))? == "0",
         "kernel tests load programs and make namespaces: run as root"
     );
-    run_cases(&cases::build()?.of_tier("kernel")?, |_| {})
+    let cases = cases::build()?.of_tier("kernel")?;
+    run_cases(&cases.iter().collect::<Vec<_>>(), |_| {})
 }
 
 fn in_cluster() -> Result<usize> {
     let wanted = cases::build()?.of_tier("cluster")?;
+    let tracer = image::build(Architecture::own()?, true, image::NAME)?;
     let mut ran = 0;
     for proxy in [ProxyMode::Iptables, ProxyMode::Nftables] {
         let name = "test".to_owned();
-        let dir = cluster::up(&cluster::Options { name, proxy })?;
+        let tracer = Some(tracer.clone());
+        let dir = cluster::up(&cluster::Options {
+            name,
+            proxy,
+            tracer,
+        })?;
         say(&format!("kube-proxy in {} mode:", proxy.name()));
+        let again = proxy == ProxyMode::Nftables;
+        let wanted: Vec<_> = wanted
+            .iter()
+            .filter(|case| !again || case.is_of_each_mode())
+            .collect();
         let passed = run_cases(&wanted, |command| {
             command.env("TRACER_CLUSTER", &dir);
         });
@@ -195,7 +208,7 @@ fn in_cluster() -> Result<usize> {
 }
 
 /// Runs each by itself, after `prepare` has had its command.
-fn run_cases(wanted: &[Case], prepare: impl Fn(&mut Command)) -> Result<usize> {
+fn run_cases(wanted: &[&Case], prepare: impl Fn(&mut Command)) -> Result<usize> {
     let mut failed = Vec::new();
     for case in wanted {
         let start = Instant::now();
@@ -214,6 +227,9 @@ fn run_cases(wanted: &[Case], prepare: impl Fn(&mut Command)) -> Result<usize> {
             failed.push(case.shown());
             "FAILED"
         };
+        // What a test found that is worth a look though it passed.
+        let shown = log.lines().filter(|line| line.starts_with("shown: "));
+        shown.for_each(|line| say(&format!("    {}", line.trim_start_matches("shown: "))));
         say(&format!(
             "{} … {verdict} ({:.1} s)",
             case.shown(),

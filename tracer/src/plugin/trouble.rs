@@ -47,8 +47,10 @@ pub(super) enum Trouble {
 
 /// How a pod stands.
 pub(super) enum State {
-    /// It runs, or has run.
+    /// It runs.
     Runs,
+    /// It has run already.
+    Ended,
     /// It may yet run.
     Waits,
     /// It will not.
@@ -128,8 +130,11 @@ fn of_container(container: &ContainerStatus) -> State {
     let Some(state) = &container.state else {
         return State::Waits;
     };
-    if state.running.is_some() || state.terminated.is_some() {
+    if state.running.is_some() {
         return State::Runs;
+    }
+    if state.terminated.is_some() {
+        return State::Ended;
     }
     let Some(waiting) = &state.waiting else {
         return State::Waits;
@@ -174,7 +179,7 @@ mod tests {
         );
         let pod: Pod = serde_json::from_str(&pod).unwrap();
         let said = match state(&pod) {
-            State::Runs => "runs".to_owned(),
+            State::Runs | State::Ended => "runs".to_owned(),
             State::Waits => "waits".to_owned(),
             State::Fails(why) => why.to_string(),
         };

@@ -151,6 +151,11 @@ impl Case {
         self.reason.contains(&format!("cargo xtask test {tier}`"))
     }
 
+    /// Whether it is to run in each mode of kube-proxy, not in the first alone.
+    pub(super) fn is_of_each_mode(&self) -> bool {
+        self.reason.ends_with("in each mode")
+    }
+
     /// Where in the workspace and which.
     pub(super) fn shown(&self) -> String {
         format!("{}::{}", self.target, self.name)
