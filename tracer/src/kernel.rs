@@ -9,6 +9,7 @@ pub mod load;
 pub mod offsets;
 mod privilege;
 mod reasons;
+pub mod sockopt;
 pub mod stream;
 mod trim;
 

@@ -10,6 +10,7 @@ mod dispatch;
 mod expression;
 mod host;
 mod judge;
+mod legacy;
 mod netlink;
 mod nftables;
 mod render;
@@ -369,6 +370,7 @@ impl Ruleset {
     pub fn read() -> Result<Self, Error> {
         let mut ruleset = Self::default();
         ruleset.tables.extend(nftables::read()?);
+        ruleset.tables.extend(legacy::read()?);
         Ok(ruleset)
     }
 

@@ -45,7 +45,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("cluster", &["model"]),
     ("node", &["model"]),
     ("correlate", &["model"]),
-    ("rules", &["model"]),
+    ("rules", &["model", "kernel"]),
     ("verify", &["rules", "model"]),
     ("diagnose", &["model", "rules"]),
     ("report", &["model", "diagnose"]),

@@ -33,6 +33,10 @@ impl Fixture {
     fn of(mode: Mode) -> Self {
         let text = |name: &str| fs::read_to_string(path(name)).expect("it is in the repository");
         let texts = match mode {
+            Mode::Legacy => vec![
+                (vec!["iptables-legacy-restore"], text("iptables.txt")),
+                (vec!["ip6tables-legacy-restore"], text("ip6tables.txt")),
+            ],
             Mode::Iptables => vec![
                 (vec!["iptables-restore"], text("iptables.txt")),
                 (vec!["ip6tables-restore"], text("ip6tables.txt")),
@@ -530,6 +534,29 @@ fn every_rule_counts(test: &str, mode: Mode, at_least: usize) {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(told >= at_least, "{told} told, {silent} without effect");
+}
+
+#[test]
+#[ignore = "needs root; run `cargo xtask test kernel`"]
+fn legacy_rules_are_right_until_the_other_backend_has_rules_too() {
+    let network = network("jleg");
+    let fixture = Fixture::of(Mode::Legacy);
+    fixture.load(&network);
+    let verified = fixture.judge(&network);
+    assert_eq!(verified.modes, ["iptables"]);
+    assert_eq!(verified.findings, []);
+    let added = run_in(
+        &network.node,
+        &["iptables", "-A", "FORWARD", "-j", "ACCEPT"],
+    );
+    assert!(added.status.success(), "{added:?}");
+    let names: Vec<_> = fixture
+        .judge(&network)
+        .findings
+        .iter()
+        .map(|one| one.name)
+        .collect();
+    assert_eq!(names, ["two_backends"]);
 }
 
 #[test]

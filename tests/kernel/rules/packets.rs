@@ -205,6 +205,12 @@ fn packets_through_iptables_rules_do_what_the_evaluator_says() {
 
 #[test]
 #[ignore = "needs root; run `cargo xtask test kernel`"]
+fn packets_through_legacy_iptables_rules_do_what_the_evaluator_says() {
+    packets_do_what_the_evaluator_says("packleg", Mode::Legacy);
+}
+
+#[test]
+#[ignore = "needs root; run `cargo xtask test kernel`"]
 fn packets_through_nftables_rules_do_what_the_evaluator_says() {
     packets_do_what_the_evaluator_says("packnft", Mode::Nftables);
 }

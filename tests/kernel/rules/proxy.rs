@@ -23,6 +23,8 @@ pub(super) const BACKENDS: [&str; 3] = ["10.244.1.1", "10.244.1.2", "10.244.2.3"
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Iptables,
+    /// The same, in iptables' own tables.
+    Legacy,
     Nftables,
 }
 
@@ -199,6 +201,11 @@ impl Network {
     pub(super) fn load(&self, mode: Mode, specs: &[Spec]) {
         match mode {
             Mode::Iptables => feed(&self.node, &["iptables-restore"], &iptables::rules(specs)),
+            Mode::Legacy => feed(
+                &self.node,
+                &["iptables-legacy-restore"],
+                &iptables::rules(specs),
+            ),
             Mode::Nftables => feed(&self.node, &["nft", "-f", "-"], &nftables::rules(specs)),
         }
     }

@@ -3,7 +3,7 @@
 use tracer::rules::{Backend, Ruleset};
 
 use super::proxy::{Mode, Network, feed, specs, within};
-use crate::support::text_of;
+use crate::support::{run_in, text_of};
 
 /// What hand-made rules and CNI plugins put beside kube-proxy's.
 const OTHERS: &str = r#"*filter
@@ -31,17 +31,78 @@ COMMIT
 #[test]
 #[ignore = "needs root; run `cargo xtask test kernel`"]
 fn rules_of_iptables_read_as_iptables_save_lists_them() {
-    let network = Network::new("texts");
-    network.load(Mode::Iptables, &specs());
-    feed(&network.node, &["iptables-restore", "-n"], OTHERS);
+    listed_and_read_agree("texts", Mode::Iptables, Backend::IptablesNft);
+}
+
+#[test]
+#[ignore = "needs root; run `cargo xtask test kernel`"]
+fn rules_of_legacy_iptables_read_as_iptables_legacy_save_lists_them() {
+    listed_and_read_agree("textl", Mode::Legacy, Backend::IptablesLegacy);
+}
+
+#[test]
+#[ignore = "needs root; run `cargo xtask test kernel`"]
+fn legacy_tables_are_not_made_by_looking_and_their_policies_are_read() {
+    let network = Network::new("lookl");
+    let read = || within(&network.node, || Ruleset::read().expect("it reads"));
+    let names = || text_of(&network.node, &["cat", "/proc/net/ip_tables_names"]);
+    assert_eq!(read().tables, []);
+    assert_eq!(names(), "");
+    let run = |words: &[&str]| {
+        let done = run_in(&network.node, words);
+        assert!(done.status.success(), "{words:?}: {done:?}");
+    };
+    run(&["iptables-legacy", "-P", "FORWARD", "DROP"]);
+    run(&[
+        "ip6tables-legacy",
+        "-A",
+        "INPUT",
+        "-s",
+        "fd00:10::/56",
+        "-i",
+        "eth+",
+        "-j",
+        "DROP",
+    ]);
+    let tables = read().tables;
+    assert_eq!(names(), "filter\n");
+    let [v4, v6] = tables.as_slice() else {
+        panic!("{tables:?}");
+    };
+    let drops = |chain: &str| {
+        v4.chain(chain)
+            .and_then(|chain| chain.base)
+            .map(|base| base.drops)
+    };
+    assert_eq!(
+        ["INPUT", "FORWARD", "OUTPUT"].map(drops),
+        [Some(false), Some(true), Some(false)]
+    );
+    let input = v6.chain("INPUT").expect("it is there");
+    let texts: Vec<_> = input
+        .rules
+        .iter()
+        .map(|rule| v6.text_of(input, rule))
+        .collect();
+    assert_eq!(texts, ["-A INPUT -s fd00:10::/56 -i eth+ -j DROP"]);
+}
+
+fn listed_and_read_agree(test: &str, mode: Mode, backend: Backend) {
+    let network = Network::new(test);
+    network.load(mode, &specs());
+    let (restore, save) = match mode {
+        Mode::Legacy => ("iptables-legacy-restore", "iptables-legacy-save"),
+        _ => ("iptables-restore", "iptables-save"),
+    };
+    feed(&network.node, &[restore, "-n"], OTHERS);
     let ruleset = within(&network.node, || Ruleset::read().expect("it reads"));
-    let listed = text_of(&network.node, &["iptables-save"]);
+    let listed = text_of(&network.node, &[save]);
     let mut expected: Vec<_> = listed
         .lines()
         .filter(|line| line.starts_with("-A"))
         .collect();
     let tables = ruleset.tables.iter();
-    let of_iptables = tables.filter(|table| table.backend == Backend::IptablesNft);
+    let of_iptables = tables.filter(|table| table.backend == backend);
     let texts = of_iptables.flat_map(|table| {
         let chains = table.chains.iter();
         chains.flat_map(|chain| chain.rules.iter().map(|rule| table.text_of(chain, rule)))

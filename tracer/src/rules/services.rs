@@ -249,6 +249,8 @@ impl Fits {
                 Expression::Payload { base, offset, .. } => place = Some((*base, *offset)),
                 // NFT_META_L4PROTO
                 Expression::Meta { key: 16, .. } => place = Some((Base::Link, 0)),
+                // A prefix is nobody's address.
+                Expression::Bitwise { .. } => place = None,
                 Expression::Compare {
                     op: CompareOp::Equal,
                     with,

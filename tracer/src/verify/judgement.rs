@@ -99,6 +99,9 @@ pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -
             .findings
             .push(super::words::two_modes(&verified.modes));
     }
+    verified
+        .findings
+        .extend(super::words::two_backends(ruleset));
     verified.findings.sort_by(|a, b| {
         b.severity
             .cmp(&a.severity)

@@ -6,7 +6,7 @@ mod sentences;
 
 use std::net::SocketAddr;
 
-pub(super) use self::alone::{conflict, no_rules, two_modes};
+pub(super) use self::alone::{conflict, no_rules, two_backends, two_modes};
 use self::sentences::{expected, found, in_common, listed, places, remedy, sentence};
 
 use super::{

@@ -141,12 +141,29 @@ pub(super) fn match_text(found: &Match) -> String {
             side(2, 1 << 5, "dst-range", *destination);
             words
         }
-        // XT_LIMIT_SCALE
-        Match::Limit { average, .. } => {
-            format!("-m limit --limit {}/sec", 10_000 / average.max(&1))
-        }
+        Match::Limit { average, burst } => limit_text(*average, *burst),
         Match::Nfacct(name) => format!("-m nfacct --nfacct-name {name}"),
         Match::Other { name, .. } => format!("-m {name}"),
+    }
+}
+
+/// By the longest unit that tells the rate as well as the next shorter one (libxt_limit.c).
+fn limit_text(average: u32, burst: u32) -> String {
+    // Units of XT_LIMIT_SCALE.
+    const UNITS: [(u32, &str); 4] = [
+        (864_000_000, "day"),
+        (36_000_000, "hour"),
+        (600_000, "min"),
+        (10_000, "sec"),
+    ];
+    let average = average.max(1);
+    let tells = |unit: u32| average <= unit && unit / average >= unit % average;
+    let count = UNITS.iter().take_while(|(unit, _)| tells(*unit)).count();
+    let (unit, name) = UNITS[count.max(1) - 1];
+    let rate = unit / average;
+    match burst {
+        5 => format!("-m limit --limit {rate}/{name}"),
+        _ => format!("-m limit --limit {rate}/{name} --limit-burst {burst}"),
     }
 }
 

@@ -3,9 +3,12 @@
 
 use std::net::SocketAddr;
 
-use crate::model::{
-    cluster::{Node, PortProtocol},
-    finding::{Finding, Severity},
+use crate::{
+    model::{
+        cluster::{Node, PortProtocol},
+        finding::{Finding, Severity},
+    },
+    rules::{Backend, Ruleset},
 };
 
 /// Two Services ask for one address.
@@ -66,4 +69,31 @@ pub(in crate::verify) fn two_modes(modes: &[&str]) -> Finding {
             .to_owned(),
         refuted_by: String::new(),
     }
+}
+
+/// Rules of iptables over nf_tables and of legacy iptables at once.
+pub(in crate::verify) fn two_backends(ruleset: &Ruleset) -> Option<Finding> {
+    let of = |backend| {
+        let tables = ruleset.tables.iter().filter(move |table| {
+            let mut chains = table.chains.iter();
+            table.backend == backend && chains.any(|chain| !chain.rules.is_empty())
+        });
+        tables.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (nft, legacy) = (of(Backend::IptablesNft), of(Backend::IptablesLegacy));
+    (!nft.is_empty() && !legacy.is_empty()).then(|| Finding {
+        name: "two_backends",
+        severity: Severity::Warning,
+        object: "iptables".to_owned(),
+        sentence: "both of its backends have rules: packets pass the rules of both".to_owned(),
+        stage: None,
+        evidence: vec![
+            format!("iptables over nf_tables: {}", nft.join(", ")),
+            format!("iptables-legacy: {}", legacy.join(", ")),
+        ],
+        since: None,
+        share: None,
+        remedy: "iptables-nft-save and iptables-legacy-save list them; have all programs of this node use one backend (update-alternatives --config iptables, or kube-proxy's image), and flush the other's or reboot".to_owned(),
+        refuted_by: String::new(),
+    })
 }
