@@ -38,6 +38,7 @@ fn help_of_each_command_is_what_is_on_file() {
     check_help("record", "record.txt");
     check_help("report", "report.txt");
     check_help("export", "export.txt");
+    check_help("diagnose", "diagnose.txt");
     check_help("drops", "drops.txt");
     check_help("doctor", "doctor.txt");
     check_help("explain", "explain.txt");

@@ -95,3 +95,24 @@ fn every_recording_is_told_as_on_file() {
         check(&name, "--report all --output json", "json");
     }
 }
+
+/// `tracer diagnose` tells what a report tells first, and nothing else; it judges, so it ends with 1.
+#[test]
+fn a_diagnosis_is_the_findings_of_the_report_alone() {
+    let dir = stories().join("failures_by_cause");
+    let output = tracer("diagnose", &dir, "");
+    assert_eq!(output.status.code(), Some(1));
+    let diagnosed = said(&output);
+    assert!(diagnosed.starts_with("found ✗ "), "{diagnosed}");
+    let summary = said(&report(&dir, "--summary"));
+    let rest = summary.strip_prefix(&diagnosed);
+    assert!(
+        rest.is_some_and(|rest| !rest.contains("found ")),
+        "{summary}"
+    );
+
+    // Rows are chosen before they are judged.
+    let none = tracer("diagnose", &dir, "--netns nowhere --output json");
+    assert_eq!(none.status.code(), Some(0));
+    assert!(said(&none).starts_with("{\"type\":\"findings\",\"found\":0,"));
+}

@@ -9,7 +9,10 @@ pub use self::{
     names::{NameArgs, ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
     plugin::{PluginArgs, PluginCli, PluginCommand},
     pod::{AliveArgs, PodArgs},
-    record::{ExportArgs, RecordArgs, RecordingArgs, RedactArgs, ReportArgs, Secret},
+    record::{
+        DiagnoseArgs, ExportArgs, RecordArgs, RecordingArgs, RedactArgs, ReplayArgs, ReportArgs,
+        Secret,
+    },
 };
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -52,6 +55,10 @@ pub enum Command {
     /// Write what was recorded for others: packets for Wireshark, with pod, Service and stage; or a
     /// recording with other names and addresses
     Export(ExportArgs),
+    /// Read what was recorded, and tell only what went wrong with its packets, and why
+    ///
+    /// Exit code 1 when anything is found.
+    Diagnose(DiagnoseArgs),
     /// Count what the kernel drops on this node, by reason, place, namespace and service
     Drops(DropsArgs),
     /// Walk a packet through this node's live rules, by evaluating them: each rule it meets, and

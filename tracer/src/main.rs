@@ -95,6 +95,7 @@ fn run(cli: Cli) -> Result<Exit> {
             Command::Record(args) => run::record(&args, cli.verbose > 0).await,
             Command::Report(args) => run::report(&args),
             Command::Export(args) => run::export(&args),
+            Command::Diagnose(args) => run::diagnose(&args),
             Command::Drops(args) => run::drops(&args).await,
             Command::Verify(args) => run::verify(&args).await,
             Command::Lab(args) => run::lab(&args, cli.verbose > 0).await,

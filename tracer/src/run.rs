@@ -29,7 +29,7 @@ pub use self::{
     drops::drops,
     explain::explain,
     export::export,
-    replay::report,
+    replay::{diagnose, report},
     verify::verify,
 };
 

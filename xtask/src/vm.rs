@@ -31,6 +31,8 @@ const STATUS: &str = "xtask-guest-status ";
 /// One run of a guest.
 pub(crate) struct Guest<'a> {
     pub(crate) kernel: &'a Kernel,
+    /// The kernel's parameters, beside those that any guest needs.
+    pub(crate) parameters: &'a str,
     /// Files as (path here, absolute path in the guest); a program brings its libraries.
     pub(crate) files: &'a [(&'a Path, &'a Path)],
     /// What bash runs as root once file systems and `lo` are up.
@@ -144,7 +146,8 @@ fn qemu(guest: &Guest<'_>, initramfs: &Path) -> Command {
         .arg("-append")
         // A panic ends the guest at once; mitigations only cost time here.
         .arg(format!(
-            "console=ttyS0 loglevel=4 panic=-1 mitigations=off{net}"
+            "console=ttyS0 loglevel=4 panic=-1 mitigations=off{net} {}",
+            guest.parameters
         ));
     if guest.net {
         command.args([

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{RowArgs, ToldArgs, TraceArgs, TraceOutput, duration};
+use super::{Output, RowArgs, ToldArgs, TraceArgs, TraceOutput, duration};
 
 /// What `tracer record` takes: all that `trace` does, and where to.
 #[derive(Debug, Args)]
@@ -38,21 +38,12 @@ pub struct RecordingArgs {
     pub recorded_as: Option<String>,
 }
 
-/// What `tracer report` takes.
+/// Which recordings are read, and which rows of theirs are wanted.
 #[derive(Clone, Debug, Args)]
-pub struct ReportArgs {
+pub struct ReplayArgs {
     /// Directories that `tracer record` wrote
     #[arg(value_name = "DIR", required = true)]
     pub dirs: Vec<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: TraceOutput,
-    /// Print the summary, and no line for each query and connection
-    #[arg(long)]
-    pub summary: bool,
-    /// What is told at the end beyond the summary.
-    #[command(flatten)]
-    pub told: ToldArgs,
     /// Only what clients in this network namespace ask: its name or inode; may be repeated
     #[arg(long, value_name = "NAME")]
     pub netns: Vec<String>,
@@ -62,6 +53,34 @@ pub struct ReportArgs {
     /// Which rows are wanted.
     #[command(flatten)]
     pub rows: RowArgs,
+}
+
+/// What `tracer report` takes.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// What is read.
+    #[command(flatten)]
+    pub replay: ReplayArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: TraceOutput,
+    /// Print the summary, and no line for each query and connection
+    #[arg(long)]
+    pub summary: bool,
+    /// What is told at the end beyond the summary.
+    #[command(flatten)]
+    pub told: ToldArgs,
+}
+
+/// What `tracer diagnose` takes.
+#[derive(Clone, Debug, Args)]
+pub struct DiagnoseArgs {
+    /// What is read.
+    #[command(flatten)]
+    pub replay: ReplayArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// What `tracer export` takes.

@@ -105,6 +105,10 @@ const DROPPED: &str = "the kernel dropped the ";
 
 /// The drop that a cause tells of; `None` when it tells of none.
 pub fn dropped(cause: &str) -> Option<Drop> {
+    // To prepare a search costs more than to see that there is nothing to search; most rows have no cause.
+    if cause.is_empty() {
+        return None;
+    }
     let (_, after) = cause.split_once(DROPPED)?;
     let (what, reason) = after.split_once(": ")?;
     let (reason, place) = reason.split_once(", by ").unwrap_or((reason, ""));

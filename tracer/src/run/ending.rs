@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     cli::{ChartFormat, ChartTheme, ToldArgs, TraceOutput},
     diagnose,
+    model::Finding,
     report::{
         self, Format, Whole,
         chart::{Theme, charts},
@@ -48,11 +49,7 @@ fn words(
     let summary =
         |out: &mut _| report::summary(format, whole.trace, whole.seconds, whole.unseen, out);
     let reports = told.reports();
-    let sought: Vec<_> = diagnose::ALL
-        .iter()
-        .map(|diagnosis| diagnosis.name)
-        .collect();
-    report::findings(format, whole.findings, &sought, out)?;
+    findings(format, whole.findings, out)?;
     if format != Format::Json {
         summary(out)?;
     }
@@ -63,6 +60,19 @@ fn words(
         summary(out)?;
     }
     Ok(())
+}
+
+/// What was found wrong, or what was looked for.
+pub(super) fn findings(
+    format: Format,
+    findings: &[Finding],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let sought: Vec<_> = diagnose::ALL
+        .iter()
+        .map(|diagnosis| diagnosis.name)
+        .collect();
+    report::findings(format, findings, &sought, out)
 }
 
 fn draw(directory: &Path, told: &ToldArgs, whole: &Whole<'_>) -> Result<()> {

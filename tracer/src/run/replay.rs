@@ -15,7 +15,7 @@ use super::{
     tell,
 };
 use crate::{
-    cli::ReportArgs,
+    cli::{DiagnoseArgs, ReplayArgs, ReportArgs},
     record::{self, Recorded, Recording, Stream},
     redact::Redactor,
 };
@@ -25,6 +25,28 @@ use crate::{
 /// # Errors
 /// Nothing can be read, or output cannot be written.
 pub fn report(args: &ReportArgs) -> Result<Exit> {
+    let (shown, length, warned) = replayed(&args.replay, Wanted::replayed(args))?;
+    let exit = shown.summary(length)?;
+    Ok(if warned { Exit::Incomplete } else { exit })
+}
+
+/// Replays recordings, and prints what is found wrong in them.
+///
+/// # Errors
+/// Nothing can be read, or output cannot be written.
+pub fn diagnose(args: &DiagnoseArgs) -> Result<Exit> {
+    let (shown, _, warned) = replayed(&args.replay, Wanted::diagnosed(args))?;
+    let exit = shown.findings()?;
+    // What is found stays found, however much is missing.
+    Ok(if warned && exit == Exit::Done {
+        Exit::Incomplete
+    } else {
+        exit
+    })
+}
+
+/// All rows, how long their recordings are together, and whether anything could not be read, which is told.
+fn replayed(args: &ReplayArgs, wanted: Wanted) -> Result<(Shown<record::Names>, Duration, bool)> {
     let recording = Recording::open(&args.dirs)?;
     let mut warned = !recording.warnings.is_empty();
     for warning in &recording.warnings {
@@ -32,7 +54,7 @@ pub fn report(args: &ReportArgs) -> Result<Exit> {
     }
     let mut redactor = redactor(&args.redact)?;
     let names = Names::new(record::Names::default(), None, false);
-    let mut shown = Shown::new(Wanted::replayed(args), names);
+    let mut shown = Shown::new(wanted, names);
     let mut length = Duration::ZERO;
     let all = recording.sessions.iter().map(Stream::events).sum();
     let mut progress = (Progress::new("replaying", shown.is_silent()), 0, all);
@@ -44,8 +66,7 @@ pub fn report(args: &ReportArgs) -> Result<Exit> {
         }
     }
     drop(progress);
-    let exit = shown.summary(length)?;
-    Ok(if warned { Exit::Incomplete } else { exit })
+    Ok((shown, length, warned))
 }
 
 /// Replays one session; its length.

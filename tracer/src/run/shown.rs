@@ -15,7 +15,7 @@ use super::{
     tell,
 };
 use crate::{
-    cli::{Output, ReportArgs, ToldArgs, TraceArgs, TraceOutput},
+    cli::{DiagnoseArgs, Output, ReplayArgs, ReportArgs, ToldArgs, TraceArgs, TraceOutput},
     diagnose::Diagnoses,
     model::{Named, Row, Trace},
     node::Node,
@@ -56,14 +56,32 @@ impl Wanted {
     /// Of recordings; each says itself whether it is of DNS, connections or both.
     pub(super) fn replayed(args: &ReportArgs) -> Self {
         Self {
-            dns: true,
-            connections: true,
-            netns: args.netns.clone(),
-            filter: Filter::new(&args.rows),
             each: !args.summary && args.output != TraceOutput::Html,
             output: args.output,
             told: args.told.clone(),
             format: told_as(args.output, Zone::Utc),
+            ..Self::none_shown(&args.replay)
+        }
+    }
+
+    /// Of recordings, to be diagnosed only.
+    pub(super) fn diagnosed(args: &DiagnoseArgs) -> Self {
+        Self {
+            format: format(args.output, Zone::Utc),
+            ..Self::none_shown(&args.replay)
+        }
+    }
+
+    fn none_shown(args: &ReplayArgs) -> Self {
+        Self {
+            dns: true,
+            connections: true,
+            netns: args.netns.clone(),
+            filter: Filter::new(&args.rows),
+            each: false,
+            output: TraceOutput::default(),
+            told: ToldArgs::default(),
+            format: told_as(TraceOutput::default(), Zone::Utc),
         }
     }
 }
@@ -210,6 +228,20 @@ impl<L: Local> Shown<L> {
         } = &self.wanted;
         ending::tell(*output, *format, told, &whole, &mut self.out)?;
         Ok(if self.trace.is_incomplete() {
+            Exit::Incomplete
+        } else {
+            Exit::Done
+        })
+    }
+
+    /// What was found wrong, and nothing else.
+    pub(super) fn findings(mut self) -> Result<Exit> {
+        let findings = self.diagnoses.findings(&self.trace.breakdown);
+        ending::findings(self.wanted.format, &findings, &mut self.out)?;
+        self.out.flush()?;
+        Ok(if !findings.is_empty() {
+            Exit::Problem
+        } else if self.trace.is_incomplete() {
             Exit::Incomplete
         } else {
             Exit::Done

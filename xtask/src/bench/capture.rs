@@ -27,6 +27,7 @@ pub(super) enum Capture {
     Nothing,
     Tcpdump,
     TracerSummary,
+    TracerPath,
     TracerText,
     TracerJson,
 }
@@ -38,10 +39,11 @@ pub(super) struct Captured {
 }
 
 impl Capture {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Nothing,
         Self::Tcpdump,
         Self::TracerSummary,
+        Self::TracerPath,
         Self::TracerText,
         Self::TracerJson,
     ];
@@ -51,6 +53,7 @@ impl Capture {
             Self::Nothing => "none (noise)",
             Self::Tcpdump => "tcpdump -w",
             Self::TracerSummary => "tracer --summary",
+            Self::TracerPath => "tracer --path",
             Self::TracerText => "tracer -o text",
             Self::TracerJson => "tracer -o json",
         }
@@ -60,7 +63,7 @@ impl Capture {
     pub(super) fn is_ours(self) -> bool {
         matches!(
             self,
-            Self::TracerSummary | Self::TracerText | Self::TracerJson
+            Self::TracerSummary | Self::TracerPath | Self::TracerText | Self::TracerJson
         )
     }
 
@@ -78,6 +81,12 @@ impl Capture {
             Self::Nothing => Ok((load()?, Captured { lost: 0 })),
             Self::Tcpdump => tcpdump(&output, load),
             Self::TracerSummary => traced(tracer, &["--summary", "-o", "json"], &output, load),
+            Self::TracerPath => traced(
+                tracer,
+                &["--summary", "--path", "-o", "json"],
+                &output,
+                load,
+            ),
             Self::TracerText => traced(tracer, &["-o", "text"], &output, load),
             Self::TracerJson => traced(tracer, &["-o", "json"], &output, load),
         }

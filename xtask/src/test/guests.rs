@@ -73,10 +73,10 @@ pub(super) fn run(versions: &[Version]) -> Result<usize> {
         // One after the other: they share apt's lists.
         let kernels: Vec<_> = versions
             .iter()
-            .map(|version| (version.name, version.fetch()))
+            .map(|version| (*version, version.fetch()))
             .collect();
-        columns.extend(side_by_side(kernels, |name, kernel| {
-            boot(name, &kernel, &files, &script, wanted.len())
+        columns.extend(side_by_side(kernels, |version, kernel| {
+            boot(version, &kernel, &files, &script, wanted.len())
         }));
     }
     say("");
@@ -128,14 +128,17 @@ fn script(wanted: &[Case], port: u16) -> String {
 
 /// A thread for each kernel that could be fetched.
 fn side_by_side(
-    kernels: Vec<(&'static str, Result<Kernel>)>,
-    boot: impl Fn(&str, Kernel) -> Result<Vec<(String, Verdict)>> + Sync,
+    kernels: Vec<(Version, Result<Kernel>)>,
+    boot: impl Fn(Version, Kernel) -> Result<Vec<(String, Verdict)>> + Sync,
 ) -> Vec<Column> {
     let boot = &boot;
     thread::scope(|scope| {
         let started: Vec<_> = kernels
             .into_iter()
-            .map(|(name, kernel)| (name, scope.spawn(move || boot(name, kernel?))))
+            .map(|(version, kernel)| {
+                let guest = scope.spawn(move || boot(version, kernel?));
+                (version.name, guest)
+            })
             .collect();
         let ended = |result: thread::Result<_>| result.unwrap_or_else(|_| bail!("it panicked"));
         started
@@ -146,7 +149,7 @@ fn side_by_side(
 }
 
 fn boot(
-    name: &str,
+    version: Version,
     kernel: &Kernel,
     files: &[(PathBuf, PathBuf)],
     script: &str,
@@ -156,8 +159,10 @@ fn boot(
         .iter()
         .map(|(source, target)| (source.as_path(), target.as_path()))
         .collect();
+    let name = version.name;
     let guest = Guest {
         kernel,
+        parameters: version.parameters,
         files: &files,
         script,
         memory: 1024,

@@ -16,6 +16,7 @@ $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $b mount -t bpf bpf /sys/fs/bpf
 $b mount -t debugfs debugfs /sys/kernel/debug
 $b mount -t tracefs tracefs /sys/kernel/tracing
+$b mount -t securityfs securityfs /sys/kernel/security
 $b ln -s /proc/self/fd /dev/fd
 $b hostname guest
 /usr/bin/ip link set lo up

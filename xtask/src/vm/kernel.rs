@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Version {
     pub(crate) name: &'static str,
     suites: &'static [&'static str],
+    /// What its guest is booted with beside the usual; one of them locks itself down, as with Secure Boot.
+    pub(crate) parameters: &'static str,
 }
 
 /// Oldest to newest. 5.10 is the oldest with the ring buffer and BTF in a Debian; it goes from
@@ -30,18 +32,22 @@ pub(crate) const ALL: &[Version] = &[
     Version {
         name: "5.10",
         suites: &["bullseye"],
+        parameters: "",
     },
     Version {
         name: "6.1",
         suites: &["bookworm"],
+        parameters: "",
     },
     Version {
         name: "6.12",
         suites: &["trixie"],
+        parameters: "lockdown=integrity",
     },
     Version {
         name: "newest",
         suites: &["trixie-backports", "forky"],
+        parameters: "",
     },
 ];
 
