@@ -6,6 +6,7 @@
 
 mod replay {
     mod export;
+    mod join;
     mod sql;
 }
 

@@ -4,7 +4,7 @@
 //! facts of the records. [`correlate`] pairs queries with answers and connections with their
 //! NAT, across namespaces, and yields a row for each as it ends; [`node`] names processes and
 //! namespaces; [`report`] prints, and [`record`] keeps the same stream in files, which [`export`] makes
-//! captures of. [`run`] wires them together, and [`lab`] is a network to try it all on. [`doctor`] tells what is wrong before a
+//! captures of, [`redact`] hides names in, and [`join`] tells together where several nodes made them. [`run`] wires them together, and [`lab`] is a network to try it all on. [`doctor`] tells what is wrong before a
 //! packet moves.
 
 pub mod cli;
@@ -24,6 +24,7 @@ pub mod rules;
 pub mod verify;
 
 pub mod export;
+pub mod join;
 pub mod record;
 pub mod redact;
 pub mod report;

@@ -6,6 +6,7 @@ pub mod bounded;
 pub mod breakdown;
 pub mod cause;
 pub mod change;
+pub mod clock;
 pub mod cluster;
 pub mod conntrack;
 pub mod drops;
@@ -38,6 +39,7 @@ pub mod worst;
 
 pub use asked::{ServiceName, ServicePortName, Via};
 pub use change::{Change, ClusterChange};
+pub use clock::ClockOffset;
 pub use cluster::Snapshot;
 pub use ends::{Delivery, SocketEnds};
 pub use fact::{

@@ -51,6 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("report", &["model", "diagnose"]),
     ("record", &["model"]),
     ("redact", &["model", "record"]),
+    ("join", &["model"]),
     ("export", &["model"]),
     ("model", &[]),
     (

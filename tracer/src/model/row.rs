@@ -49,6 +49,14 @@ impl Row {
         }
     }
 
+    /// Leaves the way of its packets out.
+    pub fn forget_journey(&mut self) {
+        match self {
+            Self::Dns(dns) => dns.journey = None,
+            Self::Connection(connection) => connection.journey = None,
+        }
+    }
+
     /// Where it was seen last; `None` when it ended well, or was seen nowhere.
     pub fn stopped(&self) -> Option<Stopped> {
         match self {

@@ -9,6 +9,7 @@ use super::{
     asked::ServicePortName,
     breakdown::Breakdown,
     change::Kind,
+    clock::ClockOffset,
     conntrack::ConntrackTotals,
     fact::Losses,
     ids::WallNs,
@@ -52,6 +53,9 @@ pub struct Trace {
     pub spreads: Vec<ServiceSpread>,
     /// How the API server was heard; `None` where it was not asked.
     pub api: Option<Api>,
+    /// How far the clocks of other nodes are ahead of the first one's, where recordings of several are told
+    /// together.
+    pub clocks: Vec<ClockOffset>,
     /// What conntrack counted, by namespace.
     pub conntrack: Vec<ConntrackTotals>,
     /// What the correlator could not place, by cause.

@@ -3,6 +3,7 @@
 
 mod api;
 mod clash;
+mod clock;
 mod drops;
 mod ends;
 mod journey;

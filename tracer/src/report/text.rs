@@ -1,5 +1,6 @@
 //! Text for people: one line a row, the finding marked; then the summary, losses last.
 
+mod clocks;
 mod drops;
 mod line;
 mod path;

@@ -9,6 +9,7 @@ use super::{
     Exit,
     export::redactor,
     feed::{Feed, settings},
+    join,
     names::Names,
     progress::Progress,
     shown::{Shown, Wanted},
@@ -55,18 +56,46 @@ fn replayed(args: &ReplayArgs, wanted: Wanted) -> Result<(Shown<record::Names>, 
     let mut redactor = redactor(&args.redact)?;
     let names = Names::new(record::Names::default(), None, false);
     let mut shown = Shown::new(wanted, names);
+    let length = if join::nodes(&recording.sessions).len() > 1 {
+        let mut warnings = Vec::new();
+        let (dirs, sessions) = (&args.dirs, recording.sessions);
+        let length = join::replay(dirs, sessions, &mut redactor, &mut warnings, &mut shown)?;
+        warned |= !warnings.is_empty();
+        for warning in warnings {
+            tell(&format!("warning: {warning}"));
+        }
+        length
+    } else {
+        one_by_one(
+            recording.sessions,
+            redactor.as_mut(),
+            &mut warned,
+            &mut shown,
+        )?
+    };
+    Ok((shown, length, warned))
+}
+
+/// Replays sessions of one node, one after the other; how long they are together.
+fn one_by_one(
+    sessions: Vec<Stream>,
+    mut redactor: Option<&mut Redactor>,
+    warned: &mut bool,
+    shown: &mut Shown<record::Names>,
+) -> Result<Duration> {
     let mut length = Duration::ZERO;
-    let all = recording.sessions.iter().map(Stream::events).sum();
+    let all = sessions.iter().map(Stream::events).sum();
     let mut progress = (Progress::new("replaying", shown.is_silent()), 0, all);
-    for mut stream in recording.sessions {
-        length += replay(&mut stream, redactor.as_mut(), &mut progress, &mut shown)?;
+    for mut stream in sessions {
+        let redactor = redactor.as_deref_mut();
+        length += replay(&mut stream, redactor, &mut progress, shown)?;
         for warning in &stream.warnings {
-            warned = true;
+            *warned = true;
             tell(&format!("warning: {warning}"));
         }
     }
     drop(progress);
-    Ok((shown, length, warned))
+    Ok(length)
 }
 
 /// Replays one session; its length.

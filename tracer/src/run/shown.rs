@@ -182,6 +182,19 @@ impl<L: Local> Shown<L> {
         self.out.flush()
     }
 
+    /// Shows a row that has its names, of a recording of which `asked` was asked.
+    pub(super) fn row(&mut self, asked: &Asked, row: &Row, named: &Named) -> io::Result<()> {
+        self.of(asked);
+        if self.wants(row, named) {
+            self.trace.add(row, named);
+            self.diagnoses.add(row, named);
+            if self.wanted.each {
+                report::row(self.wanted.format, row, named, &mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes what is known of the node's conntrack tables and of the API server by now.
     pub(super) fn tables(&mut self) {
         let tables = self.names.local.conntrack_totals();

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     api::{ApiLine, AskedSummary},
+    clock::ClockSummary,
     journey::StepLine,
     micros,
 };
@@ -38,6 +39,8 @@ struct Summary<'a> {
     spreads: Vec<SpreadSummary<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api: Option<ApiLine<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clocks: Vec<ClockSummary<'a>>,
     conntrack: Vec<ConntrackSummary<'a>>,
     unplaced: Unplaced,
     lost: Lost,
@@ -208,6 +211,7 @@ pub(in crate::report) fn summary(
             .map(|(source, &n)| (source.name(), n))
             .collect(),
         api: trace.api.as_ref().map(ApiLine::from),
+        clocks: trace.clocks.iter().map(ClockSummary::of).collect(),
         conntrack: trace.conntrack.iter().map(conntrack).collect(),
         unplaced: Unplaced {
             malformed: unplaced.malformed,

@@ -51,6 +51,7 @@ pub(in crate::report) fn summary(
         )?;
     }
     names(trace, paint, out)?;
+    super::clocks::clocks(&trace.clocks, out)?;
     not_seen(trace, unseen, paint, out)
 }
 
