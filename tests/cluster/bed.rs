@@ -120,6 +120,11 @@ impl Cluster {
         printed(command.arg(&pod.container).args(words.split(' ')));
     }
 
+    /// The kubeconfig of who may do everything.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.dir.join("admin.conf")
+    }
+
     /// The tracer on a node, its arguments still to come.
     pub(crate) fn tracer_on(&self, node: &str) -> Command {
         let mut command = Command::new(self.dir.join(node));

@@ -70,7 +70,9 @@ fn an_api_server_that_dies_and_returns_costs_no_name() {
     let cluster = Cluster::up();
     let client = cluster.client("n1");
     let web = cluster.kubectl("get service -n shop web -o jsonpath={.spec.clusterIP}");
-    let tracer = Tracer::start_by(cluster.tracer_on("n1"), "--connections");
+    // The node's own credentials would not name pods of the other node.
+    let words = format!("--connections --kubeconfig {}", cluster.admin().display());
+    let tracer = Tracer::start_by(cluster.tracer_on("n1"), &words);
     ask(&cluster, &client, &web);
     let outage = Outage::begin(&cluster);
     sleep(Duration::from_secs(3));
