@@ -78,7 +78,7 @@ fn told(traced: &Traced) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn with_the_manifests_capabilities_alone_all_is_seen_that_root_sees() {
     let lab = lab("caps");
     let [one, two] = [CLIENT1, CLIENT2].map(|pod| lab.netns(pod));
@@ -107,7 +107,7 @@ fn with_the_manifests_capabilities_alone_all_is_seen_that_root_sees() {
 }
 
 #[test]
-#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn no_capability_of_the_manifest_is_needless() {
     // SYSLOG and SYS_PTRACE are for names, NET_ADMIN for rules: the cluster's tests miss them.
     for needed in [CapabilitySet::BPF, CapabilitySet::PERFMON] {
