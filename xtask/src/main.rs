@@ -49,6 +49,9 @@ enum Task {
         /// lint, unit, doc, kernel, vm, cluster; after vm: 5.10, 6.1, 6.12, newest
         #[arg(value_name = "TIER")]
         tiers: Vec<String>,
+        /// Of kernel, vm and cluster, only tests whose name holds this
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
     },
     /// Set up and measure
     Bench {
@@ -90,7 +93,9 @@ fn run(task: Task) -> Result<ExitCode> {
             setup::all()?;
             image::run(&options)?;
         }
-        Task::Test { tiers } => return test::run(&tiers),
+        Task::Test { tiers, only } => {
+            return test::run(&tiers, only.as_deref().unwrap_or_default());
+        }
         Task::Bench { what } => {
             setup::all()?;
             match what {

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::cases::Case;
+use self::cases::{Case, Where};
 use crate::{
     cluster::{self, ProxyMode},
     image::{self, Architecture},
@@ -48,18 +48,19 @@ struct Ran {
     took: Duration,
 }
 
-/// Runs the tiers that `words` name, all without one, after setting the machine up.
+/// Runs the tiers that `words` name, all without one, after setting the machine up. Of tests that need
+/// something, those whose name holds `only`.
 ///
 /// # Errors
 /// An unknown word, or the machine cannot be set up. A failed tier is no error but the status.
-pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
+pub(crate) fn run(words: &[String], only: &str) -> Result<ExitCode> {
     let tiers = plan(words)?;
     setup::all()?;
     let mut ran: Vec<Ran> = Vec::new();
     for tier in &tiers {
         say(&format!("\n── {} ──", tier.name()));
         let start = Instant::now();
-        let result = tier.run().and_then(|tests| {
+        let result = tier.run(only).and_then(|tests| {
             ensure!(tests > 0, "no test ran");
             Ok(tests)
         });
@@ -130,14 +131,14 @@ impl Tier {
         }
     }
 
-    fn run(&self) -> Result<usize> {
+    fn run(&self, only: &str) -> Result<usize> {
         match self {
             Self::Lint => lint::run(),
             Self::Unit => unit(),
             Self::Doc => doc(),
-            Self::Kernel => kernel(),
-            Self::Vm(versions) => guests::run(versions),
-            Self::Cluster => in_cluster(),
+            Self::Kernel => kernel(only),
+            Self::Vm(versions) => guests::run(versions, only),
+            Self::Cluster => in_cluster(only),
         }
     }
 }
@@ -170,17 +171,17 @@ fn doc() -> Result<usize> {
     Ok(1)
 }
 
-fn kernel() -> Result<usize> {
+fn kernel(only: &str) -> Result<usize> {
     ensure!(
         sh::output(Command::new("id").arg("-u"))? == "0",
         "kernel tests load programs and make namespaces: run as root"
     );
-    let cases = cases::build()?.of_tier("kernel")?;
+    let cases = cases::build(Where::Everywhere)?.of_tier("kernel", only)?;
     run_cases(&cases.iter().collect::<Vec<_>>(), |_| {})
 }
 
-fn in_cluster() -> Result<usize> {
-    let wanted = cases::build()?.of_tier("cluster")?;
+fn in_cluster(only: &str) -> Result<usize> {
+    let wanted = cases::build(Where::Tests)?.of_tier("cluster", only)?;
     let tracer = image::build(Architecture::own()?, true, image::NAME)?;
     let mut ran = 0;
     for proxy in [ProxyMode::Iptables, ProxyMode::Nftables] {

@@ -40,12 +40,21 @@ pub(super) struct Case {
     reason: String,
 }
 
+/// Which tests there are to be built.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Where {
+    /// Those in `tests/` alone, which takes half the time: vm's and cluster's are all there.
+    Tests,
+    /// And those beside the code.
+    Everywhere,
+}
+
 /// Builds tracer and its tests with optimizations: an emulated processor makes up for none that
 /// are missing, and what is measured is near what is shipped.
 ///
 /// # Errors
 /// They do not build.
-pub(super) fn build() -> Result<Built> {
+pub(super) fn build(tests: Where) -> Result<Built> {
     let mut command = Command::new("cargo");
     command.args([
         "test",
@@ -57,6 +66,9 @@ pub(super) fn build() -> Result<Built> {
         "--quiet",
     ]);
     command.arg("--message-format=json-render-diagnostics");
+    if tests == Where::Tests {
+        command.args(["--test", "*"]);
+    }
     let mut artifacts = Vec::new();
     sh::lines(&mut command, |line| artifacts.extend(artifact(line)))?;
     let mut tracer = None;
@@ -100,11 +112,11 @@ fn artifact(line: &str) -> Option<Artifact> {
 }
 
 impl Built {
-    /// The ignored tests whose reason says that `cargo xtask test TIER` runs them.
+    /// The ignored tests whose reason says that `cargo xtask test TIER` runs them, and whose name holds `only`.
     ///
     /// # Errors
     /// A test is ignored for a reason that names no tier, so that it would never run.
-    pub(super) fn of_tier(&self, tier: &str) -> Result<Vec<Case>> {
+    pub(super) fn of_tier(&self, tier: &str, only: &str) -> Result<Vec<Case>> {
         let mut cases = Vec::new();
         for Binary { target, path } in &self.binaries {
             let listing = sh::output(
@@ -130,6 +142,11 @@ impl Built {
         if cases.is_empty() {
             bail!("no test is ignored with a reason that names `cargo xtask test {tier}`");
         }
+        cases.retain(|case| case.shown().contains(only));
+        ensure!(
+            !cases.is_empty(),
+            "no test of {tier} has {only:?} in its name"
+        );
         Ok(cases)
     }
 }

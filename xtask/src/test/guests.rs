@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cases::{self, Built, Case};
+use super::cases::{self, Built, Case, Where};
 use crate::{
     sh::{self, say},
     vm::{self, Answerer, Guest, Kernel, Outcome, Version},
@@ -53,18 +53,19 @@ impl Verdict {
 /// What became of the cases on one kernel, or why the guest came to no end.
 type Column = (&'static str, Result<Vec<(String, Verdict)>>);
 
-/// Runs the cases on each of `versions`, on all when there is none; returns how many ran.
+/// Runs the cases whose name holds `only` on each of `versions`, on all when there is none; returns how many
+/// ran.
 ///
 /// # Errors
 /// The tests do not build, or a case failed on a kernel, or a guest did not come to its end.
-pub(super) fn run(versions: &[Version]) -> Result<usize> {
+pub(super) fn run(versions: &[Version], only: &str) -> Result<usize> {
     let versions = if versions.is_empty() {
         vm::ALL
     } else {
         versions
     };
-    let built = cases::build()?;
-    let wanted = built.of_tier("vm")?;
+    let built = cases::build(Where::Tests)?;
+    let wanted = built.of_tier("vm", only)?;
     let files = files(&built, &wanted)?;
     let answerer = Answerer::start()?;
     let script = script(&wanted, answerer.port());
