@@ -38,6 +38,16 @@ pub mod program {
     pub const COUNT: u32 = 13;
 }
 
+/// How payload in page fragments gets out: [`Config::paged`].
+pub mod paged {
+    /// Not at all.
+    pub const NOT: u8 = 0;
+    /// By `bpf_skb_output`, to a perf buffer, from BTF tracepoints alone.
+    pub const PERF: u8 = 1;
+    /// Read where [`Pages`](super::Pages) tells that it lies, to the ring.
+    pub const READ: u8 = 2;
+}
+
 abi! {
     /// What is wanted.
     pub struct Config {
@@ -53,10 +63,32 @@ abi! {
         pub drops: u8,
         /// 1 when headers are wanted as they stand, before the payload.
         pub headers: u8,
+        /// One of [`paged`].
+        pub paged: u8,
         /// Zero.
-        pub pad: [u8; 3],
+        pub pad: [u8; 2],
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
+    }
+}
+
+abi! {
+    /// Where page fragments lie, for [`paged::READ`].
+    pub struct Pages {
+        /// Address of the variable that holds where `struct page` of the first page lies (`vmemmap_base`).
+        pub page_array: u64,
+        /// Address of the variable that holds where that page itself is mapped (`page_offset_base`).
+        pub direct_map: u64,
+        /// Bytes of a `struct page`.
+        pub page: u32,
+        /// Offset of `sk_buff.end`, which tells where `struct skb_shared_info` is.
+        pub skb_end: u16,
+        /// Offset of `skb_shared_info.nr_frags`.
+        pub fragments: u16,
+        /// Offset of `skb_shared_info.frags`.
+        pub first: u16,
+        /// Zero.
+        pub pad: [u8; 6],
     }
 }
 
@@ -169,8 +201,22 @@ impl Config {
         drop_reason: 0,
         drops: 0,
         headers: 0,
-        pad: [0; 3],
+        paged: paged::NOT,
+        pad: [0; 2],
         wake_at: 0,
+    };
+}
+
+impl Pages {
+    /// Nothing is known.
+    pub const NONE: Self = Self {
+        page_array: 0,
+        direct_map: 0,
+        page: 0,
+        skb_end: 0,
+        fragments: 0,
+        first: 0,
+        pad: [0; 6],
     };
 }
 

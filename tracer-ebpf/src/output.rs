@@ -12,7 +12,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 
-use crate::config::{Config, Lost, Offsets, program};
+use crate::config::{Config, Lost, Offsets, Pages, program};
 
 /// What is wanted; overwritten by the loader.
 #[unsafe(no_mangle)]
@@ -21,6 +21,10 @@ pub(crate) static CONFIG: Config = Config::NONE;
 /// Where kernel members lie; overwritten by the loader.
 #[unsafe(no_mangle)]
 pub(crate) static OFFSETS: Offsets = Offsets::NONE;
+
+/// Where page fragments lie; overwritten by the loader.
+#[unsafe(no_mangle)]
+pub(crate) static PAGES: Pages = Pages::NONE;
 
 /// One member of [`CONFIG`], without letting the compiler fold the placeholder.
 macro_rules! config {
@@ -37,7 +41,15 @@ macro_rules! offset {
         unsafe { core::ptr::read_volatile(&raw const $crate::output::OFFSETS.$field) }
     };
 }
-pub(crate) use {config, offset};
+
+/// One member of [`PAGES`], likewise.
+macro_rules! pages {
+    ($field:ident) => {
+        // SAFETY: a static is valid for reads.
+        unsafe { core::ptr::read_volatile(&raw const $crate::output::PAGES.$field) }
+    };
+}
+pub(crate) use {config, offset, pages};
 
 #[map]
 static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);

@@ -172,7 +172,7 @@ pub(crate) struct Bounds {
     /// Bytes in the packet.
     pub(crate) len: u32,
     /// How many of them lie in the buffer; the rest is in page fragments.
-    linear: u32,
+    pub(crate) linear: u32,
 }
 
 impl Bounds {

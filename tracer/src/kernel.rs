@@ -7,6 +7,7 @@ pub mod clock;
 pub mod drops;
 pub mod load;
 pub mod offsets;
+mod paged;
 mod privilege;
 mod reasons;
 pub mod sockopt;
@@ -92,9 +93,7 @@ pub enum Error {
     #[error("no probe could be attached; `tracer probes` tells why for each")]
     NoProbe,
     /// A processor's buffer for paged payload could not be opened.
-    #[error(
-        "open a perf buffer (where kernel.perf_event_paranoid is 3, as Debian has it, CAP_PERFMON is not enough: add CAP_SYS_ADMIN, or set it to 2)"
-    )]
+    #[error("open a perf buffer")]
     Perf(#[from] aya::maps::perf::PerfBufferError),
     /// The ring buffer cannot be waited on.
     #[error("wait for the ring buffer")]

@@ -2,6 +2,7 @@
 //! in `device` and `drop`; attaches to nothing itself.
 
 mod emit;
+mod pages;
 
 use core::hint::black_box;
 
@@ -12,7 +13,7 @@ use aya_ebpf::{
 
 use self::emit::{Record, emit, emit_paged};
 use crate::{
-    config::{DNS_PORTS, program},
+    config::{DNS_PORTS, paged, program},
     output::{self, config, offset},
     record::{CAPTURE_LIMIT, TUPLE_HASH, mark, place},
     skb::{self, Bounds, Headers, ICMP, ICMPV6, Skb, Skip, TCP, UDP, tunnel},
@@ -156,7 +157,9 @@ fn judge<const DIRECT: bool>(
         Wanted::Payload => {
             let len = headers.payload_len.min(CAPTURE_LIMIT as u32);
             let start = headers.ip + u64::from(headers.payload_offset);
-            if DIRECT && headers.bounds.linear_from(start) < len {
+            let way = config!(paged);
+            let reached = (DIRECT && way == paged::PERF) || way == paged::READ;
+            if reached && headers.bounds.linear_from(start) < len {
                 emit_paged(seen, skb, headers, record);
             } else if headers.marks & mark::PORTS_BEHIND != 0 {
                 output::unreadable(seen.program);

@@ -197,6 +197,5 @@ fn unseen() -> Result<Vec<String>, String> {
             state.probe.name, state.probe.unseen
         ))
     });
-    let spots = kernel.blind_spots().into_iter().map(str::to_owned);
-    Ok(probes.chain(spots).collect())
+    Ok(probes.chain(kernel.blind_spots()).collect())
 }

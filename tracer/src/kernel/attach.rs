@@ -7,7 +7,7 @@ use aya::{
     programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 
-use super::btf::Btf;
+use super::{btf::Btf, paged};
 use crate::probes::{Attach, AttachKind, Probe, Way};
 
 /// Where perf tells of kprobes, if the kernel has them.
@@ -126,6 +126,8 @@ fn one(ebpf: &mut Ebpf, attach: &Attach, types: Option<&aya::Btf>) -> Result<(),
             Err("this kernel has no kprobes".to_owned())
         }
         AttachKind::Kprobe | AttachKind::Kretprobe => {
+            // It goes through perf.
+            let words = |error| paged::with_remedy(words(error));
             let program: &mut KProbe = program.try_into().map_err(words)?;
             // One program may go to several functions.
             match program.load() {

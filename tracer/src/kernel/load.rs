@@ -12,14 +12,16 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{LpmTrie, Map, PerCpuArray, lpm_trie::Key},
 };
-use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets};
+use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets, paged};
 
 pub use super::attach::{ProbeState, Status};
 use super::{
     Error, Stream,
     attach::{self, Present},
     btf::Btf,
-    offsets, reasons,
+    offsets,
+    paged::Paged,
+    reasons,
 };
 use crate::{
     model::{Losses, drops::DropNames},
@@ -59,6 +61,7 @@ pub struct Kernel {
     offsets: Offsets,
     drop_names: DropNames,
     probes: Vec<ProbeState>,
+    paged: Paged,
     seen: Losses,
 }
 
@@ -77,6 +80,7 @@ pub(super) struct Object {
     ebpf: Ebpf,
     offsets: Offsets,
     drop_names: DropNames,
+    paged: Paged,
     /// Probes to attach, and the ways that the kernel has.
     present: Vec<Present>,
     /// The kernel's types, until all is attached.
@@ -100,7 +104,12 @@ impl Object {
         let btf = Btf::of_kernel("nf_conntrack")?;
         let offsets = offsets::of(&btf)?;
         let drop_reason = btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3);
-        let config = config(options, output, drop_reason);
+        let paged = Paged::of(&btf);
+        let (way, pages) = paged.configured();
+        let config = Config {
+            paged: way,
+            ..config(options, output, drop_reason)
+        };
         let log_level: u8 = if options.log { 0xff } else { 0 };
         for map in unused(output) {
             loader.map_max_entries(map, 1);
@@ -108,6 +117,7 @@ impl Object {
         let mut ebpf = loader
             .override_global("CONFIG", &config, true)
             .override_global("OFFSETS", &offsets, true)
+            .override_global("PAGES", &pages, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("RECORDS", options.ring_bytes)
             .load(OBJECT)?;
@@ -127,6 +137,7 @@ impl Object {
             ebpf,
             offsets,
             drop_names: reasons::with_modules(names),
+            paged,
             present,
             types,
         })
@@ -150,6 +161,7 @@ impl Object {
             offsets: self.offsets,
             drop_names: self.drop_names,
             probes,
+            paged: self.paged,
             seen: Losses::default(),
         }
     }
@@ -178,7 +190,11 @@ impl Kernel {
             });
         }
         let mut object = Object::open(options, Output::Records, probes::ALL)?;
-        let (records, paged) = (object.take_map("RECORDS")?, object.take_map("PAGED")?);
+        let records = object.take_map("RECORDS")?;
+        let paged = match object.paged {
+            Paged::Perf => Some(object.take_map("PAGED")?),
+            Paged::Read(_) | Paged::Not(_) => None,
+        };
         let stream = Stream::new(
             records,
             paged,
@@ -194,19 +210,26 @@ impl Kernel {
     }
 
     /// What this kernel cannot show however the probes fare, in words; empty when nothing.
-    pub fn blind_spots(&self) -> Vec<&'static str> {
-        let mut spots: Vec<_> = self.nat_spot().into_iter().collect();
-        if !self
-            .probes
-            .iter()
-            .filter(|state| state.probe.wanted == Wanted::Always)
-            .any(|state| state.status == Status::Attached(AttachKind::BtfTracepoint))
-        {
-            spots.push(
-                "payload in page fragments (DNS over TCP): the kernel took no BTF tracepoint",
-            );
-        }
-        spots
+    pub fn blind_spots(&self) -> Vec<String> {
+        let nat = self.nat_spot().map(str::to_owned);
+        nat.into_iter().chain(self.paged_spot()).collect()
+    }
+
+    /// What of packets' payload is not seen, and why.
+    fn paged_spot(&self) -> Option<String> {
+        let mut always = self.probes.iter();
+        let direct = always.any(|state| {
+            let wanted = state.probe.wanted == Wanted::Always;
+            wanted && state.status == Status::Attached(AttachKind::BtfTracepoint)
+        });
+        let why = match &self.paged {
+            Paged::Perf if !direct => "the kernel took no BTF tracepoint",
+            Paged::Perf | Paged::Read(_) => return None,
+            Paged::Not(why) => why,
+        };
+        Some(format!(
+            "payload in page fragments (DNS over TCP, and over UDP what a network card leaves there): {why}"
+        ))
     }
 
     /// Names of this kernel's drop reasons, without those of symbols.
@@ -216,8 +239,7 @@ impl Kernel {
 
     /// Everything that goes unseen: probes that do not work, then blind spots.
     pub fn unseen(&self) -> Vec<String> {
-        let spots = self.blind_spots().into_iter().map(str::to_owned);
-        self.failed().chain(spots).collect()
+        self.failed().chain(self.blind_spots()).collect()
     }
 
     /// What goes unseen of drops.
@@ -315,7 +337,8 @@ fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
         drop_reason: u8::from(drop_reason),
         drops: u8::from(output == Output::DropTables),
         headers: u8::from(options.headers),
-        pad: [0; 3],
+        paged: paged::NOT,
+        pad: [0; 2],
         // Half full: the reader comes by timer long before, unless there is a burst.
         wake_at: options.ring_bytes / 2,
     }

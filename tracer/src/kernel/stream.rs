@@ -41,7 +41,8 @@ const HOLD: Duration = Duration::from_millis(1);
 pub struct Stream {
     ring: AsyncFd<Ring>,
     timer: Interval,
-    /// Packets whose payload lies in page fragments, by processor.
+    /// Packets whose payload lies in page fragments, by processor; empty where they come by the ring or not
+    /// at all.
     paged: Vec<PerfEventArrayBuffer<MapData>>,
     decoder: Decoder,
     held: Vec<Fact>,
@@ -69,7 +70,7 @@ impl std::os::fd::AsRawFd for Ring {
 impl Stream {
     pub(super) fn new(
         records: Map,
-        paged: Map,
+        paged: Option<Map>,
         ring_bytes: u32,
         decoder: Decoder,
     ) -> Result<Self, Error> {
@@ -84,7 +85,10 @@ impl Stream {
             .map_err(|error| error.into_parts().1)?;
         let mut timer = tokio::time::interval(DRAIN_EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let paged = open_paged(paged, ring_bytes)?;
+        let paged = match paged {
+            Some(paged) => open_paged(paged, ring_bytes)?,
+            None => Vec::new(),
+        };
         Ok(Self {
             ring,
             timer,

@@ -10,8 +10,9 @@ use aya_ebpf::{
     maps::PerfEventByteArray,
 };
 
-use super::{Seen, own_conntrack};
+use super::{Seen, own_conntrack, pages};
 use crate::{
+    config::paged,
     output::{self, config, offset},
     record::{
         BEFORE_TUPLES, CAPTURE_LIMIT, CONNTRACK_BYTES, Origin, Outer, Packet, hook, kind, mark,
@@ -32,12 +33,14 @@ const HEAD: usize =
 #[repr(C)]
 pub(super) struct Record {
     packet: Packet,
-    /// Parts, then payload.
-    rest: [u8; HEAD + CAPTURE_LIMIT + 1],
+    /// Parts, then payload; of that as much again, where `pages` may begin to write at any byte of it.
+    rest: [u8; HEAD + 2 * (CAPTURE_LIMIT + 1)],
     /// Records put together here so far.
     count: u64,
     /// What carries the packet, if it is marked so.
     pub(super) outer: Outer,
+    /// For reading page fragments.
+    pages: pages::Scratch,
 }
 
 /// Emits the packet with up to `len` bytes of its payload, and before them its headers where those are
@@ -80,8 +83,9 @@ pub(super) fn emit<const DIRECT: bool>(
     }
 }
 
-/// Emits the packet with its payload where that lies, wholly or in part, in page fragments:
-/// the kernel itself copies it, from the packet's first byte on (`bpf_skb_output`, Linux 5.5).
+/// Emits the packet with its payload where that lies, wholly or in part, in page fragments, from the packet's
+/// first byte on: copied by the kernel itself (`bpf_skb_output`, Linux 5.5), or where no perf buffer may be
+/// opened read page by page.
 #[inline(always)]
 pub(super) fn emit_paged<const DIRECT: bool>(
     seen: &Seen,
@@ -94,22 +98,41 @@ pub(super) fn emit_paged<const DIRECT: bool>(
     let skip = start.wrapping_sub(headers.bounds.data) as u32;
     let wanted = skip + headers.payload_len;
     let len = wanted.min(headers.bounds.len).min(CAPTURE_LIMIT as u32);
-    // SAFETY: `record` is this program's own until `busy` is cleared. The map is a static.
-    let result = unsafe {
+    let head = (size_of::<Packet>() + parts) as u64;
+    let read = config!(paged) == paged::READ;
+    // SAFETY: `record` is this program's own until `busy` is cleared. The map is a static. `rest` has room for
+    // what `pages::copy` may write.
+    unsafe {
         (*record).packet.captured = len as u16;
         (*record).packet.skip = skip as u16;
         (*record).packet.network = headers.ip.wrapping_sub(headers.bounds.data) as u16;
         (*record).packet.marks = headers.marks;
-        generated::bpf_skb_output(
-            skb.0.cast_mut().cast(),
-            (&raw const PAGED).cast_mut().cast(),
-            u64::from(len) << 32 | BPF_F_CURRENT_CPU,
-            record.cast(),
-            (size_of::<Packet>() + parts) as u64,
-        )
-    };
-    if result != 0 {
-        output::ring_full(seen.program);
+        if read {
+            let rest = (&raw mut (*record).rest).cast::<u8>().add(parts);
+            let scratch = &raw mut (*record).pages;
+            let captured = pages::copy(rest, scratch, skb.0, &headers.bounds, len);
+            (*record).packet.captured = captured as u16;
+            if captured < len {
+                (*record).packet.marks = headers.marks | mark::UNREADABLE;
+            }
+            output::output(
+                record.cast(),
+                head + u64::from(captured),
+                seen.program,
+                true,
+            );
+        } else if DIRECT {
+            let result = generated::bpf_skb_output(
+                skb.0.cast_mut().cast(),
+                (&raw const PAGED).cast_mut().cast(),
+                u64::from(len) << 32 | BPF_F_CURRENT_CPU,
+                record.cast(),
+                head,
+            );
+            if result != 0 {
+                output::ring_full(seen.program);
+            }
+        }
     }
 }
 
