@@ -1,11 +1,13 @@
 //! `tracer drops` counts every drop once, and tells where it was.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tracer::lab::services::{CLIENT1, FILTERED_DNS};
 
+use crate::support::api::Api;
 use crate::support::client::{inside, udp};
 use crate::support::routed::{Routed, SERVER};
 use crate::support::trace::{Traced, Tracer};
@@ -149,4 +151,55 @@ fn drops_of_a_translated_flow_name_the_service() {
         assert!(node.ends_with("drops-node"), "{node}");
     }
     traced.assert_whole();
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn drops_name_the_service_and_the_pods_at_both_ends() {
+    let pod = |namespace: &str, name: &str, address: &str| {
+        let object = json!({
+            "metadata": {"namespace": namespace, "name": name, "uid": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n1"},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}], "startTime": "2026-01-01T00:00:00Z"},
+        });
+        ("pods", object)
+    };
+    let vip = FILTERED_DNS.socket();
+    let service = json!({
+        "metadata": {"namespace": "kube-system", "name": "filtered", "uid": "1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"clusterIP": vip.ip(), "clusterIPs": [vip.ip()], "ports": [{"name": "dns", "protocol": "UDP", "port": 53}]},
+    });
+    let api = Api::with(&[
+        pod("shop", "cart", "10.244.0.11"),
+        pod("kube-system", "resolver", "10.244.0.21"),
+        ("services", service),
+    ]);
+    let lab = lab("named");
+    let netns = lab.netns(CLIENT1);
+    let kubeconfig = api.kubeconfig.display();
+    let tracer = Tracer::counting_drops(&format!("--kubeconfig {kubeconfig}"));
+    inside(&netns, "resolver", move || {
+        assert!(udp(vip).send(&[0; 40]).is_ok());
+    });
+    // Lists come while it counts.
+    std::thread::sleep(Duration::from_secs(1));
+    let rows = tracer.stop_now(Signal::INT).rows();
+    let row = rows
+        .iter()
+        .find(|row| row["service"]["ip"] == vip.ip().to_string());
+    let row = row.expect("it was dropped");
+    let named = |end: &Value| format!("{}/{}", end["namespace"], end["name"]).replace('"', "");
+    assert_eq!(
+        named(&row["service"]["service"]),
+        "kube-system/filtered",
+        "{row:#}"
+    );
+    assert_eq!(row["service"]["service"]["port"], "dns");
+    assert_eq!(named(&row["last"]["src"]["pod"]), "shop/cart", "{row:#}");
+    assert_eq!(row["last"]["src"]["node"], "n1");
+    assert_eq!(
+        named(&row["last"]["dst"]["pod"]),
+        "kube-system/resolver",
+        "{row:#}"
+    );
 }

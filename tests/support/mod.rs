@@ -2,6 +2,7 @@
 //!
 //! Everything made here is removed on drop, also when a test panics. Addresses are the test's own choice.
 
+pub(crate) mod api;
 pub(crate) mod client;
 pub(crate) mod raw;
 pub(crate) mod routed;

@@ -144,6 +144,9 @@ pub struct TraceArgs {
     /// Where names come from, and which rows are wanted by them.
     #[command(flatten)]
     pub names: NameArgs,
+    /// Which rows are wanted.
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Keep all that was seen in this directory, too, whichever rows are wanted
     #[arg(long, value_name = "DIR", help_heading = "Recording")]
     pub record: Option<PathBuf>,
@@ -170,9 +173,9 @@ impl TraceArgs {
     pub fn fault(&self) -> Option<String> {
         let names = &self.names;
         let needs_api = [
-            ("selector", !names.rows.selector.is_empty()),
-            ("node", !names.rows.node.is_empty()),
-            ("workload", !names.rows.workload.is_empty()),
+            ("selector", !self.rows.selector.is_empty()),
+            ("node", !self.rows.node.is_empty()),
+            ("workload", !self.rows.workload.is_empty()),
         ];
         if let Some((option, _)) = needs_api.iter().find(|(_, given)| *given && names.no_api) {
             return Some(format!(
@@ -269,6 +272,9 @@ pub struct DropsArgs {
     /// service also where nothing translates them; may be repeated
     #[arg(long, value_name = "CIDR", value_parser = cidr)]
     pub vip: Vec<(IpAddr, u8)>,
+    /// Where names come from.
+    #[command(flatten)]
+    pub names: NameArgs,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Output,

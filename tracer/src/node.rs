@@ -13,10 +13,10 @@ pub(crate) mod scratch;
 mod symbols;
 mod within;
 
-use std::{path::Path, sync::Arc};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use crate::model::{
-    Asked, KtimeNs, Named, NetnsInode, Row, Site,
+    Asked, KtimeNs, Named, NetnsInode, PodName, Row, Site, WallNs,
     conntrack::{ConntrackChange, ConntrackTotals},
 };
 
@@ -61,6 +61,11 @@ impl Node {
     /// The name of a namespace, or its inode where nobody has a name for it.
     pub fn netns(&mut self, inode: NetnsInode) -> Arc<str> {
         self.netns.name(inode)
+    }
+
+    /// The pod on this node that had `address` at `at`.
+    pub fn pod_at(&mut self, address: IpAddr, at: WallNs) -> Option<PodName> {
+        self.addresses.pod(address, at)
     }
 
     /// The kernel function that holds the code at `address`, and the offset in it; `None` where

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::model::{ServicePortName, cluster::Workload, selector::Selector};
 
-/// Where names come from, and which rows are wanted by them.
+/// Where names come from.
 #[derive(Clone, Debug, Default, Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -38,9 +38,6 @@ pub struct NameArgs {
     /// Names come from what is traced alone, neither from rules nor from what was kept: the lab's.
     #[arg(skip)]
     pub alone: bool,
-    /// Which rows are wanted.
-    #[command(flatten)]
-    pub rows: RowArgs,
 }
 
 /// Which rows are wanted, by the names in them.

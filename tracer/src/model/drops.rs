@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
+    asked::ServiceName,
     fact::Flow,
     ids::{KtimeNs, NetnsInode, WallNs},
+    pod::PodName,
 };
 
 /// Where on IP's path through the kernel a packet was freed, by netfilter's hook there
@@ -145,7 +147,16 @@ impl Drops {
     }
 }
 
-/// A group with the names that this node has for it.
+/// Who has an address.
+#[derive(Clone, Debug, Default)]
+pub struct EndName {
+    /// The pod; `None` when it is no pod's, or that is not known.
+    pub pod: Option<PodName>,
+    /// The node that it is, or that the pod runs on; `None` when that is not known.
+    pub node: Option<Arc<str>>,
+}
+
+/// A group with the names that there are for it.
 #[derive(Clone, Debug)]
 pub struct NamedDrops {
     /// The group, its hook left out where the reason has nothing to do with netfilter.
@@ -160,6 +171,10 @@ pub struct NamedDrops {
     pub symbol: Option<Arc<str>>,
     /// Name of the namespace; `None` when it is not known.
     pub netns: Option<Arc<str>>,
+    /// What the service address asked is; `None` when there is none or it has no name.
+    pub service: Option<ServiceName>,
+    /// Who sent the last packet, and whom it was for.
+    pub ends: [EndName; 2],
     /// Why these are no loss by themselves; `None` where they are one.
     pub usual: Option<&'static str>,
 }

@@ -8,13 +8,16 @@ use std::{
 use anyhow::{Result, bail};
 use tokio::time::{Instant, interval_at};
 
-use super::{End, Exit, shown::format, tell};
+use super::{End, Exit, names::Names, shown::format, tell};
 use crate::{
     cli::DropsArgs,
     kernel::{self, DropTables, Kernel, Status, clock},
     model::{
-        Event, KtimeNs, Losses, WallNs,
-        drops::{DropCount, DropGroup, DropNames, Drops, NamedDrops, is_netfilter, usual},
+        Event, KtimeNs, Losses, Protocol, WallNs,
+        drops::{
+            Carried, DropCount, DropGroup, DropNames, Drops, EndName, NamedDrops, is_netfilter,
+            usual,
+        },
     },
     node::Node,
     report::{self, DropsSummary, Format, Zone},
@@ -43,6 +46,7 @@ pub async fn drops(args: &DropsArgs) -> Result<Exit> {
                 counting.show()?;
             }
             _ = read.tick() => counting.read()?,
+            () = counting.names.hear(None) => {}
         }
     }
     counting.finish(args.every.is_some())
@@ -52,8 +56,8 @@ pub async fn drops(args: &DropsArgs) -> Result<Exit> {
 struct Counting {
     kernel: Kernel,
     tables: DropTables,
-    names: DropNames,
-    node: Node,
+    reasons: DropNames,
+    names: Names<Node>,
     netns: Vec<String>,
     format: Format,
     out: BufWriter<io::Stdout>,
@@ -76,13 +80,15 @@ impl Counting {
         {
             bail!(kernel::Error::NoProbe);
         }
-        let names = kernel.drop_names();
+        let reasons = kernel.drop_names();
+        let mut names = Names::start(&args.names)?;
         tell("counting drops");
+        names.tell_notice();
         Ok(Self {
             kernel,
             tables,
+            reasons,
             names,
-            node: Node::default(),
             netns: args.netns.clone(),
             format: format(args.output, Zone::Local),
             out: BufWriter::with_capacity(64 << 10, io::stdout()),
@@ -95,7 +101,11 @@ impl Counting {
     }
 
     fn read(&mut self) -> Result<()> {
-        let (lately, all, node) = (&mut self.lately, &mut self.all, &mut self.node);
+        if let Event::Tick { ktime, wall } = clock::tick() {
+            self.names.tick(ktime, wall);
+        }
+        let (lately, all) = (&mut self.lately, &mut self.all);
+        let node = &mut self.names.local;
         self.tables.take(&mut |group, count| {
             // Asked while it lives: the answer is kept.
             node.netns(group.netns);
@@ -142,8 +152,8 @@ impl Counting {
     }
 
     fn without_idle_hook(&mut self, group: DropGroup) -> DropGroup {
-        let symbol = self.node.symbol(group.location);
-        let told = is_netfilter(&self.names.reason(group.reason), symbol.as_deref());
+        let symbol = self.names.local.symbol(group.location);
+        let told = is_netfilter(&self.reasons.reason(group.reason), symbol.as_deref());
         DropGroup {
             hook: group.hook.filter(|_| told),
             ..group
@@ -157,14 +167,30 @@ impl Counting {
         ktime: KtimeNs,
         wall: WallNs,
     ) -> NamedDrops {
-        let reason = self.names.reason(group.reason);
+        let reason = self.reasons.reason(group.reason);
         let ago = i64::try_from((ktime - count.last).as_nanos()).unwrap_or(i64::MAX);
+        let last = WallNs(wall.0.saturating_sub(ago));
+        let protocol = match group.carried {
+            Carried::Ip(6) => Protocol::Tcp,
+            _ => Protocol::Udp,
+        };
+        let ends = count
+            .flow
+            .map(|flow| [flow.src, flow.dst].map(|end| end.ip()));
+        let mut name = |end| self.names.end(end, last);
         NamedDrops {
             usual: usual(&reason, group.carried),
             reason: reason.into(),
-            symbol: self.node.symbol(group.location),
-            netns: (group.netns.0 != 0).then(|| self.node.netns(group.netns)),
-            last: WallNs(wall.0.saturating_sub(ago)),
+            ends: match ends {
+                Some([src, dst]) => [name(src), name(dst)],
+                None => [EndName::default(), EndName::default()],
+            },
+            service: group
+                .service
+                .and_then(|asked| self.names.service(asked, protocol, last)),
+            symbol: self.names.local.symbol(group.location),
+            netns: (group.netns.0 != 0).then(|| self.names.local.netns(group.netns)),
+            last,
             group,
             count,
         }
@@ -199,6 +225,7 @@ impl Counting {
         let lost = summary.lost();
         report::drops_summary(self.format, &summary, &mut self.out)?;
         self.out.flush()?;
+        self.names.finish();
         Ok(if lost > 0 {
             Exit::Incomplete
         } else {
@@ -208,7 +235,7 @@ impl Counting {
 
     fn unseen(&self) -> Vec<String> {
         let mut unseen = self.kernel.unseen_of_drops();
-        if self.node.symbols_are_hidden() {
+        if self.names.local.symbols_are_hidden() {
             unseen.push(
                 "names of kernel code: reading them needs CAP_SYSLOG, and kernel.kptr_restrict below 2"
                     .to_owned(),

@@ -18,10 +18,12 @@ use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
     model::{
-        ClusterChange, Index, KtimeNs, Named, PodName, Protocol, Row, Site, Source, Trace, WallNs,
+        ClusterChange, Index, KtimeNs, Named, PodName, Protocol, Row, ServiceName, Site, Source,
+        Trace, WallNs,
         change::Kind,
         cluster::ObjectName,
         conntrack::ConntrackTotals,
+        drops::EndName,
         index::Standing,
         trace::{Api, ServiceSpread},
         uniform::uniform,
@@ -119,6 +121,26 @@ impl Names<Node> {
         if let Some(notice) = self.notice.take() {
             tell(&notice);
         }
+    }
+
+    /// Who had `address` at `at`.
+    pub(super) fn end(&mut self, address: IpAddr, at: WallNs) -> EndName {
+        let known = self.local.pod_at(address, at);
+        let pod = self.pod(known, address, at, self.now);
+        EndName {
+            node: self.node_of(pod.as_ref(), address),
+            pod,
+        }
+    }
+
+    /// What `asked` was called at `at`.
+    pub(super) fn service(
+        &self,
+        asked: SocketAddr,
+        protocol: Protocol,
+        at: WallNs,
+    ) -> Option<ServiceName> {
+        self.index.service_at(asked, protocol, at, self.now)
     }
 
     /// Waits for news of names, from the API server or from elsewhere, takes them, and has them recorded.

@@ -45,7 +45,7 @@ impl Wanted {
             dns: args.wants_dns(),
             connections: args.wants_connections(),
             netns: args.netns.clone(),
-            filter: Filter::new(&args.names.rows),
+            filter: Filter::new(&args.rows),
             each: !args.summary && args.output != TraceOutput::Html,
             output: args.output,
             told: args.told.clone(),

@@ -7,11 +7,15 @@ use std::{
 
 use serde::Serialize;
 
-use super::{End, Time, summary::SCHEMA};
+use super::{
+    End, Time,
+    named::{PodLine, ServiceLine},
+    summary::SCHEMA,
+};
 use crate::{
     model::{
         WallNs,
-        drops::{Hook, NamedDrops},
+        drops::{EndName, Hook, NamedDrops},
     },
     report::DropsSummary,
 };
@@ -33,20 +37,40 @@ struct DropsLine<'a> {
     netns: Option<&'a str>,
     protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<End>,
+    service: Option<Asked<'a>>,
     packets: u64,
     bytes: u64,
-    last: Last,
+    last: Last<'a>,
+}
+
+/// The service address asked, and what it is.
+#[derive(Serialize)]
+struct Asked<'a> {
+    #[serde(flatten)]
+    end: End,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<ServiceLine<'a>>,
+}
+
+/// An address, and who has it.
+#[derive(Serialize)]
+struct NamedEnd<'a> {
+    #[serde(flatten)]
+    end: End,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<PodLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
 }
 
 /// The last packet of the group.
 #[derive(Serialize)]
-struct Last {
+struct Last<'a> {
     time: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
-    src: Option<End>,
+    src: Option<NamedEnd<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    dst: Option<End>,
+    dst: Option<NamedEnd<'a>>,
 }
 
 pub(in crate::report) fn drops(
@@ -62,9 +86,17 @@ pub(in crate::report) fn drops(
     Ok(())
 }
 
+fn end(address: SocketAddr, name: &EndName) -> NamedEnd<'_> {
+    NamedEnd {
+        end: address.into(),
+        pod: name.pod.as_ref().map(PodLine::from),
+        node: name.node.as_deref(),
+    }
+}
+
 fn line(now: WallNs, named: &NamedDrops, seconds: f64) -> DropsLine<'_> {
     let flow = named.count.flow;
-    let end = |address: SocketAddr| End::from(address);
+    let [src, dst] = &named.ends;
     DropsLine {
         r#type: "drops",
         time: Time(now),
@@ -76,13 +108,16 @@ fn line(now: WallNs, named: &NamedDrops, seconds: f64) -> DropsLine<'_> {
         hook: named.group.hook.map(Hook::name),
         netns: named.netns.as_deref(),
         protocol: named.group.carried.to_string(),
-        service: named.group.service.map(end),
+        service: named.group.service.map(|address| Asked {
+            end: address.into(),
+            service: named.service.as_ref().map(ServiceLine::from),
+        }),
         packets: named.count.packets,
         bytes: named.count.bytes,
         last: Last {
             time: Time(named.last),
-            src: flow.map(|flow| end(flow.src)),
-            dst: flow.map(|flow| end(flow.dst)),
+            src: flow.map(|flow| end(flow.src, src)),
+            dst: flow.map(|flow| end(flow.dst, dst)),
         },
     }
 }

@@ -79,7 +79,7 @@ struct WorkloadLine<'a> {
 }
 
 #[derive(Serialize)]
-struct PodLine<'a> {
+pub(super) struct PodLine<'a> {
     namespace: &'a str,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

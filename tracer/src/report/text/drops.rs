@@ -4,12 +4,17 @@ use std::io::{self, Write};
 
 use super::{Paint, line::time_of_day, summary::counts};
 use crate::{
-    model::{WallNs, drops::NamedDrops},
+    model::{
+        WallNs,
+        drops::{EndName, NamedDrops},
+    },
     report::{DropsSummary, Zone},
 };
 
-const HEADS: [&str; COLUMNS] = ["packets", "reason", "by", "netns", "protocol", "service"];
-const COLUMNS: usize = 6;
+const HEADS: [&str; COLUMNS] = [
+    "packets", "reason", "by", "netns", "protocol", "service", "pods",
+];
+const COLUMNS: usize = 7;
 
 /// Most groups printed; JSON has them all.
 const SHOWN: usize = 60;
@@ -74,10 +79,27 @@ fn cells(named: &NamedDrops) -> [String; COLUMNS] {
         by,
         named.netns.as_deref().unwrap_or("-").to_owned(),
         group.carried.to_string(),
-        group
-            .service
-            .map_or_else(|| "-".to_owned(), |service| service.to_string()),
+        match (group.service, &named.service) {
+            (Some(address), Some(name)) => format!("{} {address}", name.port),
+            (Some(address), None) => address.to_string(),
+            (None, _) => "-".to_owned(),
+        },
+        pods(&named.ends),
     ]
+}
+
+/// Who sent the last packet, and whom it was for; a dash for who is not known, one alone for both.
+fn pods(ends: &[EndName; 2]) -> String {
+    let [from, to] = ends.each_ref().map(|end| match (&end.pod, &end.node) {
+        (Some(pod), _) => Some(pod.pod.to_string()),
+        (None, Some(node)) => Some(format!("node/{node}")),
+        (None, None) => None,
+    });
+    if from.is_none() && to.is_none() {
+        return "-".to_owned();
+    }
+    let [from, to] = [from, to].map(|name| name.unwrap_or_else(|| "-".to_owned()));
+    format!("{from} → {to}")
 }
 
 /// When the last of them was dropped, and between whom.
@@ -149,7 +171,7 @@ pub(in crate::report) fn drops_summary(
 mod tests {
     use super::*;
     use crate::model::{
-        Flow, KtimeNs, NetnsInode,
+        Flow, KtimeNs, NetnsInode, Pod, PodName, Source,
         drops::{Carried, DropCount, DropGroup, Hook},
     };
 
@@ -176,8 +198,40 @@ mod tests {
             reason: "NETFILTER_DROP".into(),
             symbol: None,
             netns: None,
+            service: None,
+            ends: [EndName::default(), EndName::default()],
             usual,
         }
+    }
+
+    fn pod(name: &str) -> EndName {
+        let pod = Pod {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: None,
+        };
+        EndName {
+            pod: Some(PodName {
+                pod: pod.into(),
+                source: Source::Api,
+                age: std::time::Duration::ZERO,
+                object: None,
+            }),
+            node: Some("n1".into()),
+        }
+    }
+
+    #[test]
+    fn both_ends_are_named_where_they_are_known() {
+        let node = EndName {
+            pod: None,
+            node: Some("n2".into()),
+        };
+        let nobody = EndName::default;
+        assert_eq!(pods(&[pod("web-1"), pod("db-0")]), "shop/web-1 → shop/db-0");
+        assert_eq!(pods(&[node, pod("db-0")]), "node/n2 → shop/db-0");
+        assert_eq!(pods(&[pod("web-1"), nobody()]), "shop/web-1 → -");
+        assert_eq!(pods(&[nobody(), nobody()]), "-");
     }
 
     /// What is printed, without times, which depend on the zone.
@@ -185,7 +239,7 @@ mod tests {
         let mut out = Vec::new();
         drops(WallNs(0), drops_shown, 5.0, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let without_time = |line: &str| match line.split_once("10.96.0.13:53  ") {
+        let without_time = |line: &str| match line.split_once("10.96.0.13:53  -     ") {
             Some((start, last)) => format!("{start}{}", &last["00:00:00.000000 ".len()..]),
             None => line.trim_end().to_owned(),
         };
@@ -198,7 +252,7 @@ mod tests {
         assert_eq!(
             table,
             [
-                "  packets  reason          by                netns  protocol  service        last",
+                "  packets  reason          by                netns  protocol  service        pods  last",
                 "       12  NETFILTER_DROP  0xabc in FORWARD  -      udp       192.0.2.1:4000 → 10.96.0.13:53",
                 "no loss by itself: it was used up",
                 "        3  NETFILTER_DROP  0xabc in FORWARD  -      udp       192.0.2.1:4000 → 10.96.0.13:53",
