@@ -14,10 +14,12 @@ use crate::{
     kernel::{self, DropTables, Kernel, Status, clock},
     model::{
         Event, KtimeNs, Losses, Protocol, WallNs,
+        change::Kind,
         drops::{
             Carried, DropCount, DropGroup, DropNames, Drops, EndName, NamedDrops, is_netfilter,
             usual,
         },
+        index::Standing,
     },
     node::Node,
     report::{self, DropsSummary, Format, Zone},
@@ -241,6 +243,25 @@ impl Counting {
                     .to_owned(),
             );
         }
+        unseen.extend(self.unheard());
         unseen
+    }
+
+    /// What the API server was asked for and never said.
+    fn unheard(&self) -> Option<String> {
+        let api = self.names.api()?;
+        let silent = api.kinds.iter().find_map(|(kind, standing)| {
+            let why = match standing {
+                Standing::Awaited => "it has not answered yet",
+                Standing::Lost {
+                    why, listed: false, ..
+                } => why,
+                Standing::Watched { .. } | Standing::Lost { .. } => return None,
+            };
+            let counts = matches!(kind, Kind::Pods | Kind::Services);
+            counts.then(|| why.to_owned())
+        })?;
+        let server = api.server.as_deref().unwrap_or("the API server");
+        Some(format!("names that {server} knows: {silent}"))
     }
 }
