@@ -3,9 +3,10 @@
 
 use std::env;
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracer::lab::services::{CLIENT1, CLIENT2};
@@ -13,6 +14,10 @@ use tracer::lab::services::{CLIENT1, CLIENT2};
 use super::load::Questions;
 use crate::support::trace::Tracer;
 use crate::support::{dig, lab, program};
+
+/// Recorders that are killed, and how many of them run at once.
+const KILLED: usize = 50;
+const AT_ONCE: usize = 5;
 
 /// A directory that goes with its test.
 struct Scratch(PathBuf);
@@ -90,7 +95,7 @@ impl Load {
         let questions = Questions::new("recordings");
         let child = Command::new("ip")
             .args(["netns", "exec", netns, "dnsperf", "-s", "10.96.0.10"])
-            .args(["-l", "60", "-Q", &rate.to_string(), "-d"])
+            .args(["-l", "300", "-Q", &rate.to_string(), "-d"])
             .arg(&questions.0)
             .stdout(Stdio::null())
             .spawn();
@@ -121,26 +126,38 @@ fn a_recorder_that_is_killed_loses_the_last_second_at_most() {
     let lab = lab("killed");
     let client = lab.netns(CLIENT1);
     let _load = Load::start(&client, 5000);
-    for (number, millis) in [1100, 1850, 2400].into_iter().enumerate() {
-        let scratch = Scratch::new(&format!("killed-{number}"));
-        let dir = scratch.0.display();
-        let tracer = Tracer::start(&format!(
-            "--no-api --summary --ring-kib 65536 --record {dir}"
-        ));
-        sleep(Duration::from_millis(millis));
-        let killed = SystemTime::now().duration_since(UNIX_EPOCH);
-        tracer.kill();
-        let output = report(&scratch.0, "--summary --output json");
-        let warnings = String::from_utf8_lossy(&output.stderr);
-        let lost = killed.expect("it is after 1970").as_secs_f64() - end_of(&warnings);
-        assert!(lost < 1.0, "{lost} s are missing: {warnings}");
-        assert_eq!(output.status.code(), Some(3), "{warnings}");
-        let said = String::from_utf8_lossy(&output.stdout);
-        let last = said.lines().last().unwrap_or_default();
-        let summary: serde_json::Value = serde_json::from_str(last).expect("it is an object");
-        assert_eq!(summary["lost"]["total"], 0, "{summary}");
-        let dns = summary["dns"].as_array().into_iter().flatten();
-        let queries: u64 = dns.filter_map(|dns| dns["queries"].as_u64()).sum();
-        assert!(queries > 1000, "{summary}");
-    }
+    scope(|threads| {
+        for thread in 0..AT_ONCE {
+            threads.spawn(move || {
+                for number in 0..KILLED / AT_ONCE {
+                    kill_one(&format!("killed-{thread}-{number}"));
+                }
+            });
+        }
+    });
+}
+
+/// Kills one at a random moment, and reads what it left.
+fn kill_one(name: &str) {
+    let scratch = Scratch::new(name);
+    let dir = scratch.0.display();
+    let tracer = Tracer::start(&format!(
+        "--no-api --summary --ring-kib 65536 --record {dir}"
+    ));
+    let random = RandomState::new().hash_one(name);
+    sleep(Duration::from_millis(1100 + random % 1500));
+    let killed = SystemTime::now().duration_since(UNIX_EPOCH);
+    tracer.kill();
+    let output = report(&scratch.0, "--summary --output json");
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    let lost = killed.expect("it is after 1970").as_secs_f64() - end_of(&warnings);
+    assert!(lost < 1.0, "{lost} s are missing: {warnings}");
+    assert_eq!(output.status.code(), Some(3), "{warnings}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    let summary: serde_json::Value = serde_json::from_str(last).expect("it is an object");
+    assert_eq!(summary["lost"]["total"], 0, "{summary}");
+    let dns = summary["dns"].as_array().into_iter().flatten();
+    let queries: u64 = dns.filter_map(|dns| dns["queries"].as_u64()).sum();
+    assert!(queries > 1000, "{summary}");
 }
