@@ -1,4 +1,5 @@
-//! The records that the kernel programs emit. Every record begins with its [`kind`].
+//! The records that the kernel programs emit. Every record begins with its [`kind`], and has its time
+//! at [`KTIME_AT`].
 //!
 //! Addresses and ports are in network byte order as they stood on the wire; IPv4 addresses are
 //! v4-mapped (RFC 4291, section 2.5.5.2). Integers otherwise are in the machine's order.
@@ -315,6 +316,16 @@ abi! {
         pub pad: [u8; 7],
     }
 }
+
+/// Where in a record its time lies, which decides in what order they are read.
+pub const KTIME_AT: usize = 8;
+
+const _: () = assert!(
+    core::mem::offset_of!(Packet, ktime_ns) == KTIME_AT
+        && core::mem::offset_of!(Socket, ktime_ns) == KTIME_AT
+        && core::mem::offset_of!(SocketIo, ktime_ns) == KTIME_AT
+        && core::mem::offset_of!(Conntrack, ktime_ns) == KTIME_AT
+);
 
 /// Most groups of drops that are told apart between two looks at them.
 pub const DROP_GROUPS: u32 = 2048;

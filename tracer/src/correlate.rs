@@ -218,6 +218,7 @@ impl Correlator {
             }
             Event::Tick { ktime, wall } => {
                 self.register.clocks = Clocks { ktime, wall };
+                self.dns.retire(ktime);
                 if ktime - self.swept >= SWEEP_EVERY {
                     self.swept = ktime;
                     self.sweep(ktime, rows);

@@ -16,7 +16,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use self::{evidence::Evidence, state::State};
+use self::{
+    evidence::Evidence,
+    state::{State, is_loop_probe},
+};
 use crate::model::{
     Finding, Named, Row, Severity,
     breakdown::Breakdown,
@@ -207,9 +210,13 @@ impl Diagnoses {
         if row.amends().is_none() {
             *self.rows.entry(Kind::of(row)).or_default() += 1;
         }
-        let claimed = ALL.iter().enumerate().find_map(|(index, diagnosis)| {
-            Some((index, diagnosis.claim?(row, named, &self.state)?))
-        });
+        let claimed = if is_ordinary(row) {
+            None
+        } else {
+            ALL.iter().enumerate().find_map(|(index, diagnosis)| {
+                Some((index, diagnosis.claim?(row, named, &self.state)?))
+            })
+        };
         self.state.add(row);
         let Some((index, claim)) = claimed else {
             return;
@@ -299,6 +306,17 @@ fn finding(diagnosis: &Diagnosis, object: Object, evidence: &Evidence, of: u64) 
 /// The stage that a row passed last.
 fn last_step(row: &Row) -> Option<Step> {
     row.journey()?.stages.last().map(|stage| stage.step)
+}
+
+/// Whether no diagnosis can claim a row, as of nearly all: it ended well and soon, its server did not
+/// fail, and it is no probe of CoreDNS's for a loop.
+fn is_ordinary(row: &Row) -> bool {
+    let soon = row.latency().is_none_or(|latency| latency < dns::SLOW);
+    let served = match row {
+        Row::Dns(dns) => !matches!(dns.rcode, Some(2 | 5)) && !is_loop_probe(dns),
+        Row::Connection(_) => true,
+    };
+    row.outcome().is_good() && soon && served
 }
 
 /// The cause of a row that came to no good end; empty for one without.

@@ -28,10 +28,10 @@ pub mod packet;
 pub mod socket_io;
 pub mod tcp;
 
-use bytes::BytesMut;
-use tracer_ebpf::record::kind;
+use bytes::Bytes;
+use tracer_ebpf::record::{KTIME_AT, kind};
 
-use crate::model::Fact;
+use crate::model::{Fact, KtimeNs};
 
 /// Something to be seen in the kernel, and the ways to see it.
 #[derive(Clone, Copy, Debug)]
@@ -138,8 +138,6 @@ pub const ALL: &[Probe] = &[
 #[derive(Debug)]
 pub struct Decoder {
     tuples: packet::TupleLayout,
-    /// Payload is copied here and handed out in slices, one allocation for many packets.
-    arena: BytesMut,
 }
 
 impl Decoder {
@@ -147,14 +145,22 @@ impl Decoder {
     pub fn new(offsets: &tracer_ebpf::config::Offsets) -> Self {
         Self {
             tuples: packet::TupleLayout::new(offsets),
-            arena: BytesMut::new(),
         }
     }
 
-    /// The fact that one record tells; `None` when it is no record that this binary knows.
-    pub fn decode(&mut self, record: &[u8]) -> Option<Fact> {
+    /// When a record was made; `None` when it is cut short.
+    pub fn ktime(record: &[u8]) -> Option<KtimeNs> {
+        tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs)
+    }
+
+    /// The fact that one record tells; `None` when it is no record that this binary knows. It lies
+    /// within `batch`, which holds many: payload is not copied but shared with it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn decode(&self, record: &[u8], batch: &Bytes) -> Option<Fact> {
         match tracer_ebpf::read::<u32>(record)? {
-            kind::PACKET => packet::decode(record, self.tuples, &mut self.arena).map(Fact::Packet),
+            kind::PACKET => packet::decode(record, batch, self.tuples).map(Fact::Packet),
             kind::SOCKET => tcp::decode(record).map(Fact::Socket),
             kind::SOCKET_IO => socket_io::decode(record).map(Fact::SocketIo),
             kind::CONNTRACK => conntrack::decode(record, self.tuples).map(Fact::Insert),

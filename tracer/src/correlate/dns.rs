@@ -13,7 +13,11 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::hash_map::Entry, net::SocketAddr};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -29,13 +33,18 @@ use super::{
     words,
 };
 use crate::model::{
-    Client, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, journey::Leg,
+    Client, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, journey::Leg,
     trace::Unplaced,
 };
 
 /// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
 /// every query is looked at.
 const SEARCHES: u32 = 16;
+
+/// How long a try is remembered after its row was made, so that further sights of its answer, and
+/// copies of it, find it. Short: at 100,000 queries a second what is remembered is to stay in a
+/// processor's cache.
+const KEEP_DONE: Duration = Duration::from_millis(50);
 
 /// Most of [`Home`] that are remembered.
 const HOMES: usize = 65_536;
@@ -102,6 +111,8 @@ pub(super) struct DnsTable {
     homes: FxHashSet<Home>,
     groups: FxHashMap<Key, Group>,
     attempts: usize,
+    /// Tries that are answered, and when their rows were made.
+    done: VecDeque<(KtimeNs, Key, u64)>,
     unmatched: Once,
     refused: Once,
     evicted: u64,
@@ -121,6 +132,7 @@ impl DnsTable {
             homes: FxHashSet::default(),
             groups: FxHashMap::default(),
             attempts: 0,
+            done: VecDeque::new(),
             unmatched: Once::default(),
             refused: Once::default(),
             evicted: 0,
@@ -158,7 +170,7 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
-        self.explain(before, context);
+        self.made(before, context);
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
@@ -387,7 +399,7 @@ impl DnsTable {
     ) {
         let before = context.rows.len();
         self.reject(quoted, error, ends, cause, context);
-        self.explain(before, context);
+        self.made(before, context);
     }
 
     fn reject(
@@ -445,6 +457,48 @@ impl DnsTable {
             .max_by_key(|attempt| attempt.serial)
     }
 
+    /// Rows are new since `before`: they are told what their servers asked others, and tries that
+    /// they end need not be remembered much longer.
+    fn made(&mut self, before: usize, context: &mut Context<'_>) {
+        if context.rows.len() == before {
+            return;
+        }
+        self.explain(before, context);
+        let now = context.clocks.ktime;
+        for row in context.rows.get(before..).unwrap_or_default() {
+            if let Row::Dns(dns) = row
+                && dns.latency.is_some()
+            {
+                let key = Key {
+                    client: dns.client.address,
+                    protocol: dns.protocol,
+                    id: dns.id,
+                };
+                let serial = dns.amends.unwrap_or(dns.serial);
+                self.done.push_back((now, key, serial));
+            }
+        }
+    }
+
+    /// Forgets tries that were answered a while ago and that no other try stands beside, as of nearly all;
+    /// the sweep forgets the rest.
+    pub(super) fn retire(&mut self, now: KtimeNs) {
+        while let Some(&(since, key, serial)) = self.done.front()
+            && now - since >= KEEP_DONE
+        {
+            self.done.pop_front();
+            if let Entry::Occupied(group) = self.groups.entry(key)
+                && let Some(attempt) = group.get().alone()
+                && attempt.serial == serial
+                && attempt.state == State::Done
+            {
+                self.upstreams.forget(attempt);
+                self.attempts -= 1;
+                group.remove();
+            }
+        }
+    }
+
     /// Lets time pass: answers that settled, queries that stayed unanswered, and what need not
     /// be remembered any longer.
     pub(super) fn sweep(
@@ -461,7 +515,7 @@ impl DnsTable {
         self.sweep_sockets(now, context);
         let before = context.rows.len();
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
-        self.explain(before, context);
+        self.made(before, context);
     }
 
     /// No more will come: answers that were under way have come as far as they will. Returns how
@@ -476,7 +530,7 @@ impl DnsTable {
             open += u64::from(attempt.state == State::Waiting);
             true
         });
-        self.explain(before, context);
+        self.made(before, context);
         open
     }
 }

@@ -2,10 +2,12 @@
 //! answer, which sockets keep asking in vain, who was told to ask again over TCP. Bounded.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row};
 
@@ -28,15 +30,15 @@ const FALLBACK: Duration = Duration::from_secs(30);
 /// Entries of the last while: when one generation is full, the one before it is forgotten.
 #[derive(Debug)]
 struct Recent<K, V> {
-    new: HashMap<K, V>,
-    old: HashMap<K, V>,
+    new: FxHashMap<K, V>,
+    old: FxHashMap<K, V>,
 }
 
 impl<K, V> Default for Recent<K, V> {
     fn default() -> Self {
         Self {
-            new: HashMap::new(),
-            old: HashMap::new(),
+            new: FxHashMap::default(),
+            old: FxHashMap::default(),
         }
     }
 }
@@ -112,12 +114,12 @@ impl State {
             let socket = (dns.client.address, dns.asked);
             self.answered.insert(socket, (qtype, dns.ktime));
         }
-        let name = dns.name.clone().unwrap_or_default();
         if good && dns.truncated && dns.protocol == Protocol::Udp {
             let key = (dns.client.address.ip(), dns.asked);
             self.truncated.insert(key, dns.ktime);
         }
         if is_loop_probe(dns) {
+            let name = dns.name.clone().unwrap_or_default();
             let before = self.probes.get(&name).copied().unwrap_or(0);
             self.probes.insert(name, before + 1);
         }
@@ -183,6 +185,9 @@ impl State {
 /// HINFO for two numbers, which CoreDNS asks itself at start (plugin/loop).
 pub(super) fn is_loop_probe(dns: &Dns) -> bool {
     const HINFO: u16 = 13;
+    if dns.qtype != Some(HINFO) {
+        return false;
+    }
     let name = dns.name.as_deref().unwrap_or_default();
     let mut labels = name.split('.');
     let number = |label: Option<&str>| {
@@ -190,5 +195,5 @@ pub(super) fn is_loop_probe(dns: &Dns) -> bool {
             label.len() >= 10 && label.bytes().all(|byte| byte.is_ascii_digit())
         })
     };
-    dns.qtype == Some(HINFO) && number(labels.next()) && number(labels.next())
+    number(labels.next()) && number(labels.next())
 }

@@ -31,6 +31,10 @@ use crate::{
 /// The object that build.rs compiled; empty when built with `TRACER_EBPF=skip`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf"));
 
+/// Bytes in the ring at which its reader is woken at the latest: what it then reads lies in a
+/// processor's cache still, and the rest of the ring is room for when it comes late.
+const WAKE_AT: u32 = 512 << 10;
+
 /// What is wanted of the kernel side.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
@@ -339,8 +343,8 @@ fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
         headers: u8::from(options.headers),
         paged: paged::NOT,
         pad: [0; 2],
-        // Half full: the reader comes by timer long before, unless there is a burst.
-        wake_at: options.ring_bytes / 2,
+        // The reader comes by timer long before, unless there is a burst.
+        wake_at: (options.ring_bytes / 2).min(WAKE_AT),
     }
 }
 

@@ -10,6 +10,7 @@ use aya::{
     },
     util::online_cpus,
 };
+use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Interval, MissedTickBehavior},
@@ -45,8 +46,27 @@ pub struct Stream {
     /// at all.
     paged: Vec<PerfEventArrayBuffer<MapData>>,
     decoder: Decoder,
-    held: Vec<Fact>,
+    held: Held,
     undecodable: u64,
+}
+
+/// Records that wait for their turn.
+#[derive(Default)]
+struct Held {
+    /// All of them, one after the other as they came.
+    bytes: BytesMut,
+    /// Room of those before them, to be used again.
+    spare: BytesMut,
+    /// In order of time.
+    turns: Vec<Turn>,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+struct Turn {
+    ktime: KtimeNs,
+    at: usize,
+    len: usize,
 }
 
 /// How far draining came.
@@ -94,7 +114,7 @@ impl Stream {
             timer,
             paged,
             decoder,
-            held: Vec::new(),
+            held: Held::default(),
             undecodable: 0,
         })
     }
@@ -150,11 +170,8 @@ impl Stream {
         let mut last = KtimeNs(0);
         for _ in 0..BATCH {
             let record = ring.next()?;
-            match self.decoder.decode(&record) {
-                Some(fact) => {
-                    last = fact.ktime();
-                    place(&mut self.held, fact);
-                }
+            match self.held.add(&record, &[]) {
+                Some(ktime) => last = ktime,
                 None => self.undecodable += 1,
             }
         }
@@ -165,45 +182,75 @@ impl Stream {
     fn fill_paged(&mut self) {
         let Self {
             paged,
-            decoder,
             held,
             undecodable,
             ..
         } = self;
-        let mut whole = Vec::new();
         for buffer in paged {
             buffer.for_each(|event| {
-                let PerfEvent::Sample { head, tail } = event else {
-                    return;
-                };
-                whole.clear();
-                whole.extend_from_slice(head);
-                whole.extend_from_slice(tail);
-                match decoder.decode(&whole) {
-                    Some(fact) => place(held, fact),
-                    None => *undecodable += 1,
+                if let PerfEvent::Sample { head, tail } = event {
+                    *undecodable += u64::from(held.add(head, tail).is_none());
                 }
             });
         }
     }
 
     fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(&Fact)) {
-        let ripe = self.held.partition_point(|fact| fact.ktime() <= limit);
-        self.held.iter().take(ripe).for_each(take);
-        self.held.drain(..ripe);
+        let (batch, turns) = self.held.split(limit);
+        for turn in &turns {
+            let record = &batch[turn.at..turn.at + turn.len];
+            match self.decoder.decode(record, &batch) {
+                Some(fact) => take(&fact),
+                None => self.undecodable += 1,
+            }
+        }
+        self.held.reuse(batch);
     }
 }
 
-/// Puts a fact where its time belongs: nearly always last, else a few places before.
-fn place(held: &mut Vec<Fact>, fact: Fact) {
-    let mut at = held.len();
-    while at > 0 && held[at - 1].ktime() > fact.ktime() {
-        at -= 1;
+impl Held {
+    /// Adds a record that comes in two parts. Returns its time; `None` where it has none.
+    fn add(&mut self, head: &[u8], tail: &[u8]) -> Option<KtimeNs> {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(head);
+        self.bytes.extend_from_slice(tail);
+        let Some(ktime) = Decoder::ktime(&self.bytes[at..]) else {
+            self.bytes.truncate(at);
+            return None;
+        };
+        let len = self.bytes.len() - at;
+        self.place(Turn { ktime, at, len });
+        Some(ktime)
     }
-    if at == held.len() {
-        held.push(fact);
-    } else {
-        held.insert(at, fact);
+
+    /// Puts a record where its time belongs: nearly always last, else a few places before.
+    fn place(&mut self, turn: Turn) {
+        let turns = &mut self.turns;
+        let after = turns.iter().rposition(|other| other.ktime <= turn.ktime);
+        turns.insert(after.map_or(0, |after| after + 1), turn);
+    }
+
+    /// Takes out the records up to `limit`; the few that are younger stay.
+    fn split(&mut self, limit: KtimeNs) -> (Bytes, Vec<Turn>) {
+        let ripe = self.turns.partition_point(|turn| turn.ktime <= limit);
+        let bytes = std::mem::take(&mut self.spare);
+        let batch = std::mem::replace(&mut self.bytes, bytes).freeze();
+        let young = self.turns.split_off(ripe);
+        let turns = std::mem::replace(&mut self.turns, young);
+        for turn in &mut self.turns {
+            let bytes = &batch[turn.at..turn.at + turn.len];
+            turn.at = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+        }
+        (batch, turns)
+    }
+
+    /// Takes back what was split off, to be filled again; not if a fact is still kept.
+    fn reuse(&mut self, batch: Bytes) {
+        if let Ok(mut bytes) = batch.try_into_mut() {
+            bytes.clear();
+            self.spare = bytes;
+        }
     }
 }
 

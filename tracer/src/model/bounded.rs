@@ -1,6 +1,8 @@
 //! `Bounded`: totals by key, of which the heaviest are kept when there are too many keys.
 
-use std::collections::BTreeMap;
+use std::{borrow::Borrow, hash::Hash};
+
+use rustc_hash::FxHashMap;
 
 /// What a total weighs: the rows that it counts.
 pub trait Weight {
@@ -16,28 +18,37 @@ impl Weight for u64 {
 
 /// Totals of at most `N` keys. When there is no room for a new one, the lighter half is forgotten:
 /// what is asked for often stays, whatever passes by.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Bounded<K, V, const N: usize> {
-    kept: BTreeMap<K, V>,
+    kept: FxHashMap<K, V>,
     forgotten: u64,
 }
 
 impl<K, V, const N: usize> Default for Bounded<K, V, N> {
     fn default() -> Self {
         Self {
-            kept: BTreeMap::new(),
+            kept: FxHashMap::default(),
             forgotten: 0,
         }
     }
 }
 
-impl<K: Ord, V: Weight + Default, const N: usize> Bounded<K, V, N> {
+impl<K: Ord + Hash, V: Weight + Default, const N: usize> Bounded<K, V, N> {
     /// The totals of `key`, for adding to.
-    pub fn of(&mut self, key: K) -> &mut V {
-        if self.kept.len() >= N && !self.kept.contains_key(&key) {
-            self.forget();
+    #[expect(clippy::missing_panics_doc, reason = "it is put there first")]
+    pub fn of<Q>(&mut self, key: &Q) -> &mut V
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        // Looked for twice, for a key that is known need not be copied.
+        if !self.kept.contains_key(key) {
+            if self.kept.len() >= N {
+                self.forget();
+            }
+            self.kept.insert(key.to_owned(), V::default());
         }
-        self.kept.entry(key).or_default()
+        self.kept.get_mut(key).expect("it was put there if need be")
     }
 
     /// The totals of `key`; `None` where it was never met, or was forgotten.
@@ -50,26 +61,29 @@ impl<K: Ord, V: Weight + Default, const N: usize> Bounded<K, V, N> {
         let middle = weights.len() / 2;
         let (_, &mut middle, _) = weights.select_nth_unstable(middle);
         let mut room = self.kept.len() / 2;
-        let forgotten = &mut self.forgotten;
         // In order of the keys: ties end the same way everywhere.
-        self.kept.retain(|_, totals| {
-            let light = room > 0 && totals.weight() <= middle;
-            if light {
+        let mut all: Vec<_> = std::mem::take(&mut self.kept).into_iter().collect();
+        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (key, totals) in all {
+            if room > 0 && totals.weight() <= middle {
                 room -= 1;
-                *forgotten += totals.weight();
+                self.forgotten += totals.weight();
+            } else {
+                self.kept.insert(key, totals);
             }
-            !light
-        });
+        }
     }
 
     /// Keys and totals, in order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.kept.iter()
+        let mut all: Vec<_> = self.kept.iter().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter()
     }
 
     /// Keys and totals, the heaviest first, equals in order of the keys.
     pub fn heaviest(&self) -> Vec<(&K, &V)> {
-        let mut all: Vec<_> = self.kept.iter().collect();
+        let mut all: Vec<_> = self.iter().collect();
         all.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.weight()));
         all
     }
@@ -93,8 +107,8 @@ mod tests {
     fn what_is_asked_for_often_stays_when_a_flood_of_names_passes_by() {
         let mut names = Bounded::<String, u64, 8>::default();
         for flood in 0..1_000 {
-            *names.of("often.lab.test".to_owned()) += 1;
-            *names.of(format!("{flood}.lab.test")) += 1;
+            *names.of("often.lab.test") += 1;
+            *names.of(&*format!("{flood}.lab.test")) += 1;
         }
         let (name, &count) = names.heaviest()[0];
         assert_eq!((name.as_str(), count), ("often.lab.test", 1_000));

@@ -2,6 +2,7 @@
 //! whatever the traffic: some ten megabytes.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -90,21 +91,20 @@ impl Breakdown {
         let client = Who::client(row, named);
         match row {
             Row::Dns(dns) => {
-                self.clients.of(client.clone()).add(row, cause);
-                self.servers.of(way).add(row, cause);
-                if let Some(name) = &dns.name {
-                    let name = name.to_ascii_lowercase();
-                    self.names.of(name).add(row, cause);
+                self.clients.of(&client).add(row, cause);
+                self.servers.of(&way).add(row, cause);
+                if let Some(name) = dns.name.as_deref().map(lower) {
+                    self.names.of(&*name).add(row, cause);
+                    self.searches.of(&client).add(dns, &name);
                 }
-                self.searches.of(client.clone()).add(dns);
             }
             Row::Connection(connection) => {
                 let key = (connection.protocol, way);
-                self.backends.of(key).add(row, cause);
+                self.backends.of(&key).add(row, cause);
             }
         }
         if let Some(drop) = cause.and_then(cause::dropped) {
-            *self.drops.of((drop, row.asked())) += 1;
+            *self.drops.of(&(drop, row.asked())) += 1;
         }
         self.name_pods(row, named);
         self.add_stages(kind, row, named, &client);
@@ -155,7 +155,7 @@ impl Breakdown {
         for (step, took, ends) in spans {
             self.stages.entry((kind, step)).or_default().add(took);
             if let Some(place) = place(step, ends, named, client, &backend) {
-                self.places.of((place, kind, step)).add(took);
+                self.places.of(&(place, kind, step)).add(took);
             }
         }
         for step in &journey.unseen {
@@ -170,6 +170,15 @@ impl Breakdown {
     /// The pod that had an address last.
     pub fn pod(&self, address: IpAddr) -> Option<&Pod> {
         self.pods.get(&address).map(|pod| &**pod)
+    }
+}
+
+/// A name in lower case, as nearly all are (RFC 4343).
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
     }
 }
 

@@ -90,7 +90,7 @@ fn alike(cause: &str) -> Cow<'_, str> {
 }
 
 /// What the kernel dropped, and why and where.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Drop {
     /// `query`, `answer` or `packet`.
     pub what: Box<str>,

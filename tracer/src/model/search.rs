@@ -56,10 +56,9 @@ impl Weight for Search {
 }
 
 impl Search {
-    /// Notes a query of this client.
-    pub fn add(&mut self, dns: &Dns) {
-        let (Some(name), Some(rcode), Outcome::Answered) = (&dns.name, dns.rcode, dns.outcome)
-        else {
+    /// Notes a query of this client for `name`, in lower case.
+    pub fn add(&mut self, dns: &Dns, name: &str) {
+        let (Some(rcode), Outcome::Answered) = (dns.rcode, dns.outcome) else {
             return;
         };
         let found = match rcode {
@@ -67,10 +66,9 @@ impl Search {
             NXDOMAIN => false,
             _ => return,
         };
-        let name = name.to_ascii_lowercase();
-        if let Some((base, end)) = self.known(&name) {
+        if let Some((base, end)) = self.known(name) {
             self.go_on(base, end, found, dns.wall);
-        } else if !found && let Some((base, end)) = first_try(&name) {
+        } else if !found && let Some((base, end)) = first_try(name) {
             self.begin(base, end, dns.wall);
         }
     }

@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// Who did something, or where it happened: by the best name there is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Who {
     /// A pod.
     Pod {

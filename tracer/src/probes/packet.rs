@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
     record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place, tunnel},
@@ -106,8 +106,8 @@ pub(super) fn address(words: [u32; 4]) -> [u8; 16] {
 }
 
 /// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
-/// cut short or contradict themselves.
-pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option<Packet> {
+/// cut short or contradict themselves. They lie within `batch`, which the packet shares.
+pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Packet> {
     let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
     let mut conntrack = None;
@@ -173,8 +173,8 @@ pub fn decode(bytes: &[u8], tuples: TupleLayout, arena: &mut BytesMut) -> Option
                 cgroup: (origin.cgroup != 0).then_some(CgroupId(origin.cgroup)),
                 sock: SockId(origin.sock),
             }),
-        headers: keep(headers.unwrap_or_default(), arena),
-        payload: keep(payload, arena),
+        headers: batch.slice_ref(headers.unwrap_or_default()),
+        payload: batch.slice_ref(payload),
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,
         tunnel,
@@ -222,18 +222,6 @@ fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
             ([0; 2], [0; 2], Transport::IcmpError { kind, code })
         }
     }
-}
-
-fn keep(payload: &[u8], arena: &mut BytesMut) -> Bytes {
-    const BLOCK: usize = 64 << 10;
-    if payload.is_empty() {
-        return Bytes::new();
-    }
-    if arena.capacity() < payload.len() {
-        arena.reserve(BLOCK.max(payload.len()));
-    }
-    arena.extend_from_slice(payload);
-    arena.split().freeze()
 }
 
 #[cfg(test)]
@@ -284,6 +272,11 @@ mod tests {
         assert_eq!(outside.flow(&[0; TUPLE_HASH]), None);
     }
 
+    fn of(record: &[u8]) -> Option<Packet> {
+        let batch = Bytes::copy_from_slice(record);
+        decode(&batch, &batch, layout())
+    }
+
     /// A UDP record with both parts and `captured` bytes of payload.
     fn record(captured: u16) -> Vec<u8> {
         let mut bytes = vec![0; size_of::<record::Packet>()];
@@ -299,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_follows_a_record_is_found_behind_it() {
-        let packet = decode(&record(3), layout(), &mut BytesMut::new()).unwrap();
+        let packet = of(&record(3)).unwrap();
         assert_eq!(&packet.payload[..], b"xxx");
         assert!(packet.conntrack.is_some());
         assert_eq!(packet.sender.unwrap().pid, Some(0x0707_0707));
@@ -314,7 +307,7 @@ mod tests {
         bytes[offset_of!(record::Packet, marks)] = mark::PORTS_BEHIND;
         let udp = bytes.len() - 11;
         bytes[udp..udp + 8].copy_from_slice(&[0, 53, 0x9c, 0x40, 0, 11, 0, 0]);
-        let packet = decode(&bytes, layout(), &mut BytesMut::new()).unwrap();
+        let packet = of(&bytes).unwrap();
         assert_eq!(
             (packet.flow.src.port(), packet.flow.dst.port()),
             (53, 40000)
@@ -328,10 +321,7 @@ mod tests {
     fn a_record_cut_short_is_no_fact() {
         let whole = record(3);
         for len in 0..whole.len() {
-            assert!(
-                decode(&whole[..len], layout(), &mut BytesMut::new()).is_none(),
-                "{len}"
-            );
+            assert!(of(&whole[..len]).is_none(), "{len}");
         }
     }
 }

@@ -159,26 +159,27 @@ impl<L: Local> Shown<L> {
         rows: &mut Vec<Row>,
         mut recorder: Option<&mut Recorder>,
     ) -> io::Result<()> {
-        for row in rows.drain(..) {
-            let knows = self.names.local.name(&row);
+        for row in &*rows {
+            let knows = self.names.local.name(row);
             if let Some(recorder) = &mut recorder {
                 // Whoever reads it may want other rows.
-                let sites = self.names.local.sites(&row);
-                recorder.names(&row, &knows, &sites);
+                let sites = self.names.local.sites(row);
+                recorder.names(row, &knows, &sites);
             }
-            let mut named = self.names.join(&row, knows);
-            if self.wants(&row, &named) {
-                named.sites = self.names.local.sites(&row);
-                self.trace.add(&row, &named);
-                self.diagnoses.add(&row, &named);
+            let mut named = self.names.join(row, knows);
+            if self.wants(row, &named) {
+                named.sites = self.names.local.sites(row);
+                self.trace.add(row, &named);
+                self.diagnoses.add(row, &named);
                 if self.wanted.each {
-                    report::row(self.wanted.format, &row, &named, &mut self.out)?;
+                    report::row(self.wanted.format, row, &named, &mut self.out)?;
                 }
             }
             if let Some(recorder) = &mut recorder {
-                recorder.row(&row, &named);
+                recorder.row(row, &named);
             }
         }
+        rows.clear();
         self.out.flush()
     }
 

@@ -95,7 +95,7 @@ impl DnsTable {
                 }
             }
         }
-        self.explain(before, context);
+        self.made(before, context);
     }
 }
 

@@ -32,6 +32,14 @@ impl Group {
         self.0.len()
     }
 
+    /// The try that is the only one.
+    pub(super) fn alone(&self) -> Option<&Attempt> {
+        match self.0.as_slice() {
+            [attempt] => Some(attempt),
+            _ => None,
+        }
+    }
+
     /// The try at `index`, counted from the oldest.
     pub(super) fn get(&self, index: usize) -> Option<&Attempt> {
         self.0.get(index)
