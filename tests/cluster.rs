@@ -9,6 +9,7 @@ mod support;
 
 mod cluster {
     mod bed;
+    mod failures;
     mod names;
     mod outage;
     mod path;

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
@@ -120,6 +120,25 @@ impl Cluster {
         printed(command.arg(&pod.container).args(words.split(' ')));
     }
 
+    /// Sends a component, as `n1-kube-proxy`, the signal that `words` name; or starts it again, by `start` and what
+    /// more it is to be told.
+    pub(crate) fn component(&self, name: &str, words: &str) {
+        printed(Command::new(self.dir.join(name)).args(words.split(' ')));
+    }
+
+    /// What a shell's `script` printed on a node; it must succeed.
+    pub(crate) fn sh(&self, node: &str, script: &str) -> String {
+        let mut command = Command::new("timeout");
+        command.arg("60").arg(self.dir.join(node));
+        printed(command.args(["sh", "-ec", script]))
+    }
+
+    /// A file of those that the cluster was made from, by its name in tests/bed.
+    pub(crate) fn bed_file(name: &str) -> String {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bed");
+        fs::read_to_string(dir.join(name)).expect("it is committed")
+    }
+
     /// The kubeconfig of who may do everything.
     pub(crate) fn admin(&self) -> PathBuf {
         self.dir.join("admin.conf")
@@ -199,7 +218,8 @@ pub(crate) struct Outage<'a>(&'a Cluster);
 impl<'a> Outage<'a> {
     /// Ends the API server.
     pub(crate) fn begin(cluster: &'a Cluster) -> Self {
-        printed(Command::new(cluster.dir.join("apiserver")).arg("stop"));
+        // A signal that it could act on would let watches go on.
+        cluster.component("control-kube-apiserver", "KILL");
         let deadline = Instant::now() + Duration::from_secs(20);
         while cluster.answers() {
             assert!(Instant::now() < deadline, "the API server does not end");
@@ -216,11 +236,7 @@ impl<'a> Outage<'a> {
 
 impl Drop for Outage<'_> {
     fn drop(&mut self) {
-        drop(
-            Command::new(self.0.dir.join("apiserver"))
-                .arg("start")
-                .status(),
-        );
+        self.0.component("control-kube-apiserver", "start");
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.0.answers() && Instant::now() < deadline {
             sleep(Duration::from_millis(200));

@@ -102,7 +102,8 @@ pub(crate) fn run(cluster: &Cluster) -> Result<()> {
 }
 
 /// Brings the cluster up and returns its directory. In it, `kubectl`; by the name of each node, and as
-/// `control`, a program that runs its arguments there; and `apiserver`, which takes `stop` and `start`.
+/// `control`, a program that runs its arguments there; and by the name of each component, as `n1-kube-proxy`, one
+/// that sends it a signal (`KILL`) or starts it again (`start`).
 ///
 /// # Errors
 /// Something cannot be built, a component ended, or the pods were not ready in three minutes. What
@@ -239,8 +240,43 @@ impl Bed {
             .spawn()
             .with_context(|| format!("start {name}"))?;
         let pid = child.id();
+        self.write_switch(&name, command, &cgroup, pid)?;
         self.daemons.push(Daemon { name, child, log });
         Ok(pid)
+    }
+
+    /// A program by the name of a daemon that sends it a signal, or, at the word `start`, starts it again with
+    /// what words follow after its own.
+    fn write_switch(&self, name: &str, command: &Command, cgroup: &str, pid: u32) -> Result<()> {
+        let pid_file = self.dir.join("log").join(format!("{name}.pid"));
+        fs::write(&pid_file, pid.to_string())?;
+        let log = self.dir.join("log").join(name);
+        let mut words = vec!["env".to_owned()];
+        for (key, value) in command.get_envs() {
+            let value = value.unwrap_or_default().to_string_lossy();
+            words.push(format!("{}={value}", key.to_string_lossy()));
+        }
+        words.push(command.get_program().to_string_lossy().into_owned());
+        words.extend(
+            command
+                .get_args()
+                .map(|word| word.to_string_lossy().into_owned()),
+        );
+        let script = format!(
+            "case $1 in
+start)
+    shift
+    setsid sh -c 'echo $$ > \"$0\" && echo $$ > {pid} && exec \"$@\"' {procs} \\
+        '{words}' \"$@\" >> {log} 2>&1 < /dev/null &
+    ;;
+*) kill \"-$1\" \"$(cat {pid})\" ;;
+esac",
+            pid = pid_file.display(),
+            procs = cgroup::procs(cgroup)?.display(),
+            words = words.join("' '"),
+            log = log.display(),
+        );
+        self.write_script(name, &script)
     }
 
     /// Waits until `holds`, or a daemon has ended.

@@ -36,7 +36,7 @@ pub struct Seen {
     pub network: Result<Network, String>,
     /// The rules and routes that packets pass; or why they could not be read.
     pub rules: Result<Rules, String>,
-    /// Processes in this node's own network.
+    /// Processes in this node's own network, and those of which nobody may know.
     pub processes: Vec<Process>,
     /// What local ports answered, by `ADDRESS/PATH`; or why they did not.
     pub http: BTreeMap<String, Result<Page, String>>,
@@ -109,7 +109,21 @@ impl Seen {
 impl Seen {
     /// A process of the node's own network, by its name.
     pub fn process(&self, comm: &str) -> Option<&Process> {
-        self.processes.iter().find(|process| process.comm == comm)
+        let mut processes = self.processes.iter().filter(|process| process.here);
+        processes.find(|process| process.comm == comm)
+    }
+
+    /// Why it is not known whether a process of that name is the node's own; `None` when it is known.
+    pub fn unplaced(&self, comm: &str) -> Option<String> {
+        if self.process(comm).is_some() {
+            return None;
+        }
+        let mut processes = self.processes.iter().filter(|process| !process.here);
+        let process = processes.find(|process| process.comm == comm)?;
+        Some(format!(
+            "process {} is called {comm}, and in which network it runs nobody may see without CAP_SYS_PTRACE",
+            process.pid
+        ))
     }
 
     /// The Node object of this node: the one whose address a device here has.

@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use anyhow::Result;
 
 use super::{
-    Bed, cgroup,
+    Bed,
     network::{CONTROL, NODES, Node, SERVICE_RANGES, inside, netns},
 };
 
@@ -52,11 +52,18 @@ pub(super) fn start(bed: &mut Bed) -> Result<()> {
             bed.built.program("kubectl").display()
         ),
     )?;
+    bed.write_script(
+        "control",
+        &format!(
+            "exec nsenter --net=/run/netns/{} -- env KUBECONFIG={} \"$@\"",
+            netns(&bed.name, "control"),
+            bed.kubeconfig("admin").display()
+        ),
+    )?;
     let etcd = etcd(bed);
     bed.daemon("control", "etcd", &etcd)?;
     let apiserver = apiserver(bed);
-    let pid = bed.daemon("control", "kube-apiserver", &apiserver)?;
-    write_switch(bed, &apiserver, pid)?;
+    bed.daemon("control", "kube-apiserver", &apiserver)?;
     bed.wait("the API server", PATIENCE, |bed| {
         Ok(bed.kubectl(&["get", "--raw", "/readyz"]).is_ok())
     })?;
@@ -69,33 +76,6 @@ pub(super) fn start(bed: &mut Bed) -> Result<()> {
     let mut upstream = component(bed, "coredns");
     upstream.arg("-conf").arg(bed.dir.join("upstream.Corefile"));
     bed.daemon("control", "upstream", &upstream).map(drop)
-}
-
-/// A program that ends the API server at once, where a signal would let watches go on, and one that starts it again as it was, for outages.
-fn write_switch(bed: &Bed, apiserver: &Command, pid: u32) -> Result<()> {
-    let dir = bed.dir.display();
-    fs::write(bed.dir.join("apiserver.pid"), pid.to_string())?;
-    let words = apiserver.get_args().map(|word| word.to_string_lossy());
-    let words = words.collect::<Vec<_>>().join("' '");
-    let procs = cgroup::procs(&format!("{}/control/system", bed.name))?;
-    let script = format!(
-        "case $1 in
-stop) kill -9 \"$(cat {dir}/apiserver.pid)\" ;;
-start)
-    setsid sh -c 'echo $$ > \"$0\" && echo $$ > {dir}/apiserver.pid && exec \"$@\"' {} \
-        {} '{words}' >> {dir}/log/control-kube-apiserver 2>&1 < /dev/null &
-    ;;
-esac",
-        procs.display(),
-        apiserver.get_program().to_string_lossy(),
-    );
-    bed.write_script("apiserver", &script)?;
-    let inside = format!(
-        "exec nsenter --net=/run/netns/{} -- env KUBECONFIG={} \"$@\"",
-        netns(&bed.name, "control"),
-        bed.kubeconfig("admin").display()
-    );
-    bed.write_script("control", &inside)
 }
 
 fn etcd(bed: &Bed) -> Command {

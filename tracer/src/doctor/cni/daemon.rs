@@ -87,6 +87,9 @@ fn run(seen: &Seen) -> Answer {
     if missing.is_empty() {
         return healthy(seen, &daemon);
     }
+    if let Some(why) = missing.iter().find_map(|comm| seen.unplaced(comm)) {
+        return Answer::Unknown(why);
+    }
     let missing = missing.join(" and ");
     let workload = seen
         .objects

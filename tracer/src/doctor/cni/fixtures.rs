@@ -50,6 +50,7 @@ impl Node {
                 pid,
                 comm: (*comm).to_owned(),
                 args: vec![(*comm).to_owned()],
+                here: true,
             });
         }
     }

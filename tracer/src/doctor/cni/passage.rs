@@ -83,7 +83,12 @@ fn forward(seen: &Seen) -> Answer {
         ] {
             match rules.way(from, to, PortProtocol::Udp, device) {
                 Way::Open(_) => said.push(node.name.as_str()),
-                Way::Shut(rule) if rule.contains(": ") => problems.push(shut(from, to, &rule)),
+                Way::Shut(rule) if rule.contains(": ") => {
+                    shut(
+                        &mut problems,
+                        format!("from {from} to {to} over UDP: {rule}"),
+                    );
+                }
                 // What is not understood, and what has no route, is told by others.
                 Way::Unknown(_) | Way::Shut(_) => {}
             }
@@ -101,26 +106,54 @@ fn forward(seen: &Seen) -> Answer {
     })
 }
 
-fn shut(from: IpAddr, to: SocketAddr, rule: &str) -> Problem {
-    Problem {
+/// One problem, whichever directions it concerns.
+fn shut(problems: &mut Vec<Problem>, evidence: String) {
+    if let Some(told) = problems.first_mut() {
+        told.evidence.push(evidence);
+        return;
+    }
+    problems.push(Problem {
         severity: Severity::Broken,
         object: "FORWARD of this node".to_owned(),
         sentence: "drops packets between pods of this node and of others".to_owned(),
-        evidence: vec![format!("from {from} to {to} over UDP: {rule}")],
+        evidence: vec![evidence],
         remedy: "iptables -P FORWARD ACCEPT, or rules that accept the pods' ranges, as flanneld writes them with -iptables-forward-rules".to_owned(),
-    }
+    });
 }
 
-/// Ports of the tunnels that end here: number, protocol, whose.
-fn ports(seen: &Seen, network: &Network) -> Vec<(u16, PortProtocol, String)> {
+/// A port at which a tunnel ends here.
+struct Port {
+    number: u16,
+    protocol: PortProtocol,
+    whose: String,
+    /// The tunnel's own address; `None` where it has none of its own, or more than one.
+    local: Option<IpAddr>,
+}
+
+/// Ports of the tunnels that end here.
+fn ports(seen: &Seen, network: &Network) -> Vec<Port> {
     let vxlan = network.links.iter().filter_map(|link| match link.kind {
-        LinkKind::Vxlan { port, .. } => Some((port, PortProtocol::Udp, link.name.clone())),
+        LinkKind::Vxlan { port, local, .. } => Some(Port {
+            number: port,
+            protocol: PortProtocol::Udp,
+            whose: link.name.clone(),
+            local,
+        }),
         _ => None,
     });
     let mut ports: Vec<_> = vxlan.collect();
     if matches!(plugin::plugin(seen), Some((Plugin::Weave, _))) {
-        ports.push((6783, PortProtocol::Tcp, "Weave Net's control".to_owned()));
-        ports.push((6783, PortProtocol::Udp, "Weave Net's sleeve".to_owned()));
+        for (protocol, whose) in [
+            (PortProtocol::Tcp, "Weave Net's control"),
+            (PortProtocol::Udp, "Weave Net's sleeve"),
+        ] {
+            ports.push(Port {
+                number: 6783,
+                protocol,
+                whose: whose.to_owned(),
+                local: None,
+            });
+        }
     }
     ports
 }
@@ -150,17 +183,22 @@ fn tunnel_port(seen: &Seen) -> Answer {
         pairs.collect::<Vec<_>>()
     });
     for (own, there) in ways {
-        for (port, protocol, whose) in &ports {
-            if problems
-                .iter()
-                .any(|told| told.object.contains(whose.as_str()))
-            {
+        for Port {
+            number: port,
+            protocol,
+            whose,
+            local,
+        } in &ports
+        {
+            let object = format!("port {port}/{} of {whose}", protocol.name());
+            let other_family = local.is_some_and(|local| local.is_ipv4() != own.is_ipv4());
+            if other_family || problems.iter().any(|told| told.object == object) {
                 continue;
             }
             let shut = closed(rules, own, there, *port, *protocol);
             problems.extend(shut.map(|evidence| Problem {
                 severity: Severity::Broken,
-                object: format!("port {port}/{} of {whose}", protocol.name()),
+                object,
                 sentence: "is closed by this node's own rules: no packet of the tunnel passes"
                     .to_owned(),
                 evidence: vec![evidence],
@@ -174,7 +212,7 @@ fn tunnel_port(seen: &Seen) -> Answer {
     Answer::of(problems, || {
         let ports = ports
             .iter()
-            .map(|(port, protocol, whose)| format!("{port}/{} ({whose})", protocol.name()));
+            .map(|port| format!("{}/{} ({})", port.number, port.protocol.name(), port.whose));
         let ports: Vec<_> = ports.collect();
         format!(
             "{} open to the other nodes by this node's rules",

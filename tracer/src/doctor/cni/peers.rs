@@ -28,6 +28,14 @@ fn run(seen: &Seen) -> Answer {
     if plugin == Plugin::Weave {
         return weave(seen);
     }
+    // The kernel takes routes and neighbours away with it.
+    let tunnel = network
+        .links
+        .iter()
+        .find(|link| matches!(link.kind, LinkKind::Vxlan { .. }) && !link.up);
+    if let Some(tunnel) = tunnel {
+        return Answer::Unknown(format!("{} is down: see cni_device", tunnel.name));
+    }
     let mut problems = tunnels(network);
     let others = match seen.other_nodes() {
         Ok(others) => others,

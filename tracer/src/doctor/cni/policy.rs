@@ -31,7 +31,9 @@ fn run(seen: &Seen) -> Answer {
     }
     let count = policies.len();
     let ignores = matches!(plugin, Plugin::Flannel | Plugin::Bridge);
-    let enforcer = ENFORCERS.iter().find(|comm| seen.process(comm).is_some());
+    let enforcer = ENFORCERS
+        .iter()
+        .find(|comm| seen.processes.iter().any(|process| process.comm == **comm));
     match enforcer {
         Some(enforcer) if ignores => {
             Answer::Holds(format!("{count}, which {enforcer} enforces beside {plugin}"))

@@ -90,6 +90,9 @@ fn process(seen: &Seen) -> Answer {
     if let Some(process) = seen.process(NAME) {
         return Answer::Holds(format!("runs as process {}", process.pid));
     }
+    if let Some(why) = seen.unplaced(NAME) {
+        return Answer::Unknown(why);
+    }
     let replaced = seen
         .process("cilium-agent")
         .or_else(|| seen.process("kube-router"));
@@ -128,13 +131,14 @@ fn process(seen: &Seen) -> Answer {
     }])
 }
 
-fn absent() -> Answer {
-    Answer::Unknown("kube-proxy does not run here".to_owned())
+fn absent(seen: &Seen) -> Answer {
+    let why = seen.unplaced(NAME);
+    Answer::Unknown(why.unwrap_or_else(|| "kube-proxy does not run here".to_owned()))
 }
 
 fn mode(seen: &Seen) -> Answer {
     let Some(process) = seen.process(NAME) else {
-        return absent();
+        return absent(seen);
     };
     let config = config(&seen.root, process);
     let flag = process.flag("proxy-mode").map(str::to_owned);
@@ -176,9 +180,9 @@ fn mode(seen: &Seen) -> Answer {
     })
 }
 
-fn hostname(seen: &Seen) -> Answer {
+pub(super) fn hostname(seen: &Seen) -> Answer {
     let Some(process) = seen.process(NAME) else {
-        return absent();
+        return absent(seen);
     };
     let Some(node) = seen.this_node() else {
         return Answer::Unknown("which Node this machine is, is not known".to_owned());
@@ -217,7 +221,7 @@ fn hostname(seen: &Seen) -> Answer {
 
 fn kubeconfig(seen: &Seen) -> Answer {
     let Some(process) = seen.process(NAME) else {
-        return absent();
+        return absent(seen);
     };
     let (path, _) = match kubeconfig_of(&seen.root, process) {
         Ok(found) => found,
@@ -255,6 +259,7 @@ mod tests {
         let mut node = fixtures::flannel();
         node.seen.processes.push(Process {
             pid: 7,
+            here: true,
             comm: NAME.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         });
@@ -267,6 +272,20 @@ mod tests {
         assert_eq!(process(&node.seen).verdict(), "broken");
         node.seen.processes[0].comm = "cilium-agent".to_owned();
         assert_eq!(process(&node.seen).verdict(), "good");
+    }
+
+    #[test]
+    fn of_a_proxy_whose_network_nobody_may_see_nothing_is_claimed() {
+        let mut node = with_proxy(&["kube-proxy"]);
+        for process in &mut node.seen.processes {
+            process.here = false;
+        }
+        for check in [process, hostname, kubeconfig] {
+            let Answer::Unknown(why) = check(&node.seen) else {
+                panic!("nobody could look");
+            };
+            assert!(why.contains("CAP_SYS_PTRACE"), "{why}");
+        }
     }
 
     #[test]

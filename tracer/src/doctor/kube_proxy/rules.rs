@@ -33,6 +33,9 @@ fn run(seen: &Seen) -> Answer {
         (Err(why), _) | (_, Err(why)) => return Answer::Unknown(why.clone()),
     };
     if rules.ruleset.services().is_empty() && seen.process(super::NAME).is_none() {
+        if let Some(why) = seen.unplaced(super::NAME) {
+            return Answer::Unknown(why);
+        }
         return Answer::Unknown(
             "no rules of kube-proxy are here, and it does not run: another program serves Services"
                 .to_owned(),

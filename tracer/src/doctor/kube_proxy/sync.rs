@@ -1,6 +1,9 @@
 //! Whether kube-proxy still writes rules: its health port, its metrics, the errors in its log.
 
-use super::{Answer, Check, NAME, Problem, Seen};
+use super::{
+    Answer, Check, NAME, Problem, Seen,
+    process::{config, hostname},
+};
 use crate::model::Severity;
 
 pub(super) const HEALTH: Check = Check {
@@ -42,9 +45,36 @@ fn health(seen: &Seen) -> Answer {
             evidence: vec![page.body.trim().to_owned()],
             remedy: "kubectl -n kube-system logs of this node's kube-proxy".to_owned(),
         }]),
-        Some(Err(why)) => Answer::Unknown(why.clone()),
+        Some(Err(why)) => silent(seen, why),
         None => Answer::Unknown("it was not asked".to_owned()),
     }
+}
+
+/// The port does not answer: a kube-proxy that runs, and was not told to listen elsewhere, hangs or waits.
+fn silent(seen: &Seen, why: &str) -> Answer {
+    let Some(process) = seen.process(NAME) else {
+        return Answer::Unknown(why.to_owned());
+    };
+    if matches!(hostname(seen), Answer::Fails(_)) {
+        return Answer::Unknown(format!(
+            "{why}; kube-proxy waits for the Node that it was told to be: see kube_proxy_hostname"
+        ));
+    }
+    let config = config(&seen.root, process);
+    let elsewhere = process.flag("healthz-bind-address").map(str::to_owned);
+    let elsewhere = elsewhere.or_else(|| config["healthzBindAddress"].as_str().map(str::to_owned));
+    if let Some(at) = elsewhere.filter(|at| !at.is_empty() && !at.starts_with("0.0.0.0")) {
+        return Answer::Unknown(format!("{why}; kube-proxy was told to listen at {at}"));
+    }
+    Answer::Fails(vec![Problem {
+        severity: Severity::Broken,
+        object: "127.0.0.1:10256/healthz".to_owned(),
+        sentence: "does not answer, though kube-proxy runs: it hangs, or has not begun to write rules"
+            .to_owned(),
+        evidence: vec![why.to_owned(), format!("kube-proxy is process {}", process.pid)],
+        remedy: "its log tells what it waits for; ps -o stat= -p its process: T is stopped, D waits for the kernel; restart it"
+            .to_owned(),
+    }])
 }
 
 /// The value of a metric without labels.
@@ -205,6 +235,42 @@ mod tests {
         };
         check(200, "good");
         check(503, "broken");
+    }
+
+    #[test]
+    fn a_health_port_that_does_not_answer_is_broken_where_kube_proxy_runs_and_was_told_nothing_else()
+     {
+        let check = |args: &[&str], expected: &str| {
+            let mut node = fixtures::flannel();
+            let words = args
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>();
+            let process = words
+                .first()
+                .map(|comm| crate::doctor::seen::process::Process {
+                    pid: 7,
+                    comm: comm.clone(),
+                    args: words.clone(),
+                    here: true,
+                });
+            node.seen.processes.extend(process);
+            let silence = Err("no answer within 2 s".to_owned());
+            node.seen
+                .http
+                .insert("127.0.0.1:10256/healthz".to_owned(), silence);
+            assert_eq!(health(&node.seen).verdict(), expected);
+        };
+        check(&[], "unknown");
+        check(&["kube-proxy", "--hostname-override=n1"], "broken");
+        check(
+            &[
+                "kube-proxy",
+                "--hostname-override=n1",
+                "--healthz-bind-address=192.0.2.11:10256",
+            ],
+            "unknown",
+        );
     }
 
     #[test]

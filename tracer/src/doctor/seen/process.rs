@@ -1,5 +1,7 @@
 //! Processes of this node's own network: those of pods in the host's network, and of the node.
 
+use std::{fs, io};
+
 use super::Root;
 
 /// A process.
@@ -11,39 +13,43 @@ pub struct Process {
     pub comm: String,
     /// Its command line, program first.
     pub args: Vec<String>,
+    /// Whether it is known to run in this node's network: without CAP_SYS_PTRACE nobody may look, when it has
+    /// capabilities that this program has not.
+    pub here: bool,
 }
 
 impl Process {
-    /// The value of `--flag=value` or `--flag value`.
+    /// The value of `--flag=value` or `--flag value`; of several the last, as Go's programs take it.
     pub fn flag(&self, flag: &str) -> Option<&str> {
-        let mut args = self.args.iter();
+        let (mut args, mut last) = (self.args.iter(), None);
         while let Some(arg) = args.next() {
             if let Some(rest) = arg.trim_start_matches('-').strip_prefix(flag) {
                 if rest.is_empty() {
-                    return args.next().map(String::as_str);
-                }
-                if let Some(value) = rest.strip_prefix('=') {
-                    return Some(value);
+                    last = args.next().map(String::as_str);
+                } else if let Some(value) = rest.strip_prefix('=') {
+                    last = Some(value);
                 }
             }
         }
-        None
+        last
     }
 }
 
-/// Those whose network namespace is ours: pods of their own network run other people's programs.
+/// Those whose network namespace is ours, for pods of their own network run other people's programs; and those
+/// whose namespace may not be looked at.
 pub(in crate::doctor) fn of_node(root: &Root) -> Vec<Process> {
     let ours = root.link("/proc/self/ns/net");
     let pids = root.list("/proc").into_iter();
     let pids = pids.filter_map(|name| name.parse::<u32>().ok());
-    pids.filter(|pid| root.link(&format!("/proc/{pid}/ns/net")) == ours)
-        .filter_map(|pid| {
+    pids.filter_map(|pid| Some((pid, here(root, pid, ours.as_deref())?)))
+        .filter_map(|(pid, here)| {
             let comm = root.read(&format!("/proc/{pid}/comm")).ok()?;
             let args = root
                 .read(&format!("/proc/{pid}/cmdline"))
                 .unwrap_or_default();
             Some(Process {
                 pid,
+                here,
                 comm: comm.trim_end().to_owned(),
                 args: args
                     .trim_end_matches('\0')
@@ -55,6 +61,14 @@ pub(in crate::doctor) fn of_node(root: &Root) -> Vec<Process> {
         .collect()
 }
 
+/// Whether a process's network is `ours`: `None` when it is another one.
+fn here(root: &Root, pid: u32, ours: Option<&str>) -> Option<bool> {
+    match fs::read_link(root.path("/proc").join(format!("{pid}/ns/net"))) {
+        Ok(theirs) => (theirs.to_str() == ours).then_some(true),
+        Err(error) => (error.kind() == io::ErrorKind::PermissionDenied).then_some(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +77,7 @@ mod tests {
     fn a_flags_value_follows_an_equals_sign_or_a_space() {
         let process = Process {
             pid: 1,
+            here: true,
             comm: "kube-proxy".to_owned(),
             args: [
                 "kube-proxy",
@@ -70,13 +85,14 @@ mod tests {
                 "--config",
                 "/c",
                 "-v=2",
+                "--v=3",
             ]
             .map(str::to_owned)
             .to_vec(),
         };
         assert_eq!(process.flag("proxy-mode"), Some("nftables"));
         assert_eq!(process.flag("config"), Some("/c"));
-        assert_eq!(process.flag("v"), Some("2"));
+        assert_eq!(process.flag("v"), Some("3"));
         assert_eq!(process.flag("proxy"), None);
     }
 }

@@ -1,0 +1,219 @@
+//! CoreDNS: its objects, its Corefile, its pods.
+
+use super::Step::Run;
+use super::{Cluster, Failure, check};
+
+/// Everything as it was, and CoreDNS as new as that.
+fn apply(cluster: &Cluster) {
+    cluster.apply(&Cluster::bed_file("coredns.yaml"));
+}
+
+fn restart(cluster: &Cluster) {
+    cluster.kubectl("delete pods -n kube-system -l k8s-app=kube-dns --grace-period=0 --force");
+}
+
+fn apply_and_restart(cluster: &Cluster) {
+    apply(cluster);
+    restart(cluster);
+    cluster.kubectl("rollout status -n kube-system deployment coredns --timeout=50s");
+}
+
+/// Merges `patch`, JSON without blanks, into an object of kube-system.
+fn patch(cluster: &Cluster, object: &str, patch: &str) {
+    cluster.kubectl(&format!(
+        "patch -n kube-system {object} --type=merge -p {patch}"
+    ));
+}
+
+/// The Corefile with `from` replaced, and pods that begin with it.
+fn corefile(cluster: &Cluster, from: &str, to: &str) {
+    let yaml = Cluster::bed_file("coredns.yaml");
+    assert!(yaml.contains(from));
+    cluster.apply(&yaml.replace(from, to));
+    restart(cluster);
+}
+
+pub(super) const OBJECTS: &[Failure] = &[
+    Failure {
+        what: "CoreDNS's ClusterRoleBinding is missing",
+        make: Run(|cluster| {
+            cluster.kubectl("delete clusterrolebinding system:coredns");
+        }),
+        mend: Run(apply),
+        found: &[("coredns_rbac", "ServiceAccount kube-system/coredns")],
+    },
+    Failure {
+        what: "CoreDNS's ClusterRole lets it see no EndpointSlices",
+        make: Run(|cluster| {
+            cluster.kubectl(
+                    "patch clusterrole system:coredns --type=json -p [{\"op\":\"remove\",\"path\":\"/rules/1\"}]",
+                );
+        }),
+        mend: Run(apply),
+        found: &[(
+            "coredns_rbac",
+            "ClusterRole system:coredns: does not let CoreDNS list endpointslices",
+        )],
+    },
+    Failure {
+        what: "the selector of Service kube-dns chooses no pod",
+        make: Run(|cluster| {
+            patch(
+                cluster,
+                "service kube-dns",
+                "{\"spec\":{\"selector\":{\"k8s-app\":\"coredns\"}}}",
+            );
+        }),
+        mend: Run(apply),
+        found: &[(
+            "kube_dns_service",
+            "Service kube-system/kube-dns: has no endpoint, for its selector k8s-app=coredns chooses no pod",
+        )],
+    },
+    Failure {
+        what: "Service kube-dns has no port 53 over TCP",
+        make: Run(|cluster| {
+            cluster.kubectl("patch service -n kube-system kube-dns --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/ports/1\"}]");
+        }),
+        // `kubectl apply` takes ports of one number for the same.
+        mend: Run(|cluster| {
+            cluster.kubectl("patch service -n kube-system kube-dns --type=json -p [{\"op\":\"add\",\"path\":\"/spec/ports/1\",\"value\":{\"name\":\"dns-tcp\",\"port\":53,\"protocol\":\"TCP\"}}]");
+        }),
+        found: &[("kube_dns_service", "has no port 53 over TCP")],
+    },
+    Failure {
+        what: "CoreDNS has no replicas",
+        make: Run(|cluster| {
+            drop(cluster.kubectl("scale -n kube-system deployment coredns --replicas=0"));
+        }),
+        mend: Run(apply_and_restart),
+        found: &[
+            (
+                "coredns_objects",
+                "Deployment kube-system/coredns: is scaled to 0",
+            ),
+            ("coredns_pods", "CoreDNS's pods: do not exist"),
+            (
+                "kube_dns_service",
+                "Service kube-system/kube-dns: has no endpoint",
+            ),
+        ],
+    },
+];
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn objects_of_coredns_that_lack_or_disagree_are_named() {
+    check(OBJECTS);
+}
+
+pub(super) const COREFILE: &[Failure] = &[
+    Failure {
+        what: "the Corefile has an unknown directive",
+        make: Run(|cluster| corefile(cluster, "loadbalance", "loadbalanse")),
+        mend: Run(apply_and_restart),
+        found: &[
+            ("corefile", "line 19 of Corefile"),
+            ("coredns_pods", "line 19 of Corefile"),
+            ("kube_dns_service", "has no endpoint that is ready"),
+        ],
+    },
+    Failure {
+        what: "CoreDNS forwards to itself: a loop",
+        make: Run(|cluster| corefile(cluster, "/etc/resolv.conf", "127.0.0.1")),
+        mend: Run(apply_and_restart),
+        found: &[
+            (
+                "corefile",
+                "forwards to 127.0.0.1, which in the pod is CoreDNS itself: a loop",
+            ),
+            ("coredns_pods", "forwards to itself"),
+            ("kube_dns_service", "has no endpoint that is ready"),
+        ],
+    },
+];
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn a_corefile_that_is_wrong_is_named_by_its_line() {
+    check(COREFILE);
+}
+
+pub(super) const OTHER_COREFILE: &[Failure] = &[
+    Failure {
+        what: "the Corefile has the removed plugin `proxy`",
+        make: Run(|cluster| {
+            corefile(
+                cluster,
+                "forward . /etc/resolv.conf {\n           max_concurrent 1000\n        }",
+                "proxy . /etc/resolv.conf",
+            );
+        }),
+        mend: Run(apply_and_restart),
+        found: &[
+            ("corefile", "proxy"),
+            ("coredns_pods", "Corefile"),
+            ("kube_dns_service", "has no endpoint that is ready"),
+        ],
+    },
+    Failure {
+        what: "the Corefile serves another cluster domain than the kubelet tells pods",
+        make: Run(|cluster| {
+            corefile(
+                cluster,
+                "kubernetes cluster.local",
+                "kubernetes cluster.example",
+            );
+        }),
+        mend: Run(apply_and_restart),
+        found: &[("corefile", "cluster.local")],
+    },
+];
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn a_corefile_of_an_older_coredns_or_another_domain_is_named() {
+    check(OTHER_COREFILE);
+}
+
+pub(super) const PODS: &[Failure] = &[
+    Failure {
+        what: "CoreDNS is Pending: a taint that it does not tolerate",
+        make: Run(|cluster| {
+            cluster.kubectl("taint nodes --all kept=free:NoSchedule");
+            restart(cluster);
+        }),
+        mend: Run(|cluster| {
+            cluster.kubectl("taint nodes --all kept-");
+            cluster.kubectl("rollout status -n kube-system deployment coredns --timeout=50s");
+        }),
+        found: &[
+            ("coredns_pods", "taint"),
+            ("kube_dns_service", "has no endpoint that is ready"),
+        ],
+    },
+    Failure {
+        what: "CoreDNS is Pending: it asks for more CPU than any node has",
+        make: Run(|cluster| {
+            patch(
+                cluster,
+                "deployment coredns",
+                "{\"spec\":{\"strategy\":{\"rollingUpdate\":{\"maxUnavailable\":2,\"maxSurge\":0}},\"template\":{\"spec\":{\"containers\":[{\"name\":\"coredns\",\"image\":\"docker.io/bed/coredns:1\",\"resources\":{\"requests\":{\"cpu\":\"900\"}}}]}}}}",
+            );
+        }),
+        mend: Run(|cluster| {
+            cluster.kubectl("delete -n kube-system deployment coredns");
+            apply_and_restart(cluster);
+        }),
+        found: &[
+            ("coredns_pods", "no node has the processor time or memory"),
+            ("kube_dns_service", "has no endpoint that is ready"),
+        ],
+    },
+];
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn why_pods_of_coredns_do_not_run_is_named() {
+    check(PODS);
+}
