@@ -293,6 +293,10 @@ impl Correlator {
             }
             Transport::Udp => {
                 let ends = self.nat.ends(Protocol::Udp, packet);
+                let dns_ports = &self.register.settings.dns_ports;
+                if ends.forward && dns_ports.contains(&ends.asked.port()) {
+                    self.dns.leads_to(ends);
+                }
                 let mut context = self.register.open(rows);
                 self.connections.udp(packet, ends, &mut context);
             }

@@ -37,8 +37,8 @@ use crate::model::{
     trace::Unplaced,
 };
 
-/// Most ICMP errors between two sweeps that quote too little to tell the question, and for which
-/// every query is looked at.
+/// Most packets between two sweeps that do not tell the question, ICMP errors that quote too little above
+/// all, and for which every query is looked at.
 const SEARCHES: u32 = 16;
 
 /// How long a try is remembered after its row was made, so that further sights of its answer, and
@@ -440,6 +440,14 @@ impl DnsTable {
         {
             // Who asked is told by the query's drop, which comes after the error.
             attempt.rejected = Some(cause.to_owned());
+        }
+    }
+
+    /// A query was translated to a port that carries no DNS as far as is known, so that its bytes were not
+    /// captured there: the latest one that waits between these ends is meant.
+    pub(super) fn leads_to(&mut self, ends: Ends) {
+        if let Some(attempt) = self.search(Protocol::Udp, ends) {
+            attempt.passes(ends);
         }
     }
 

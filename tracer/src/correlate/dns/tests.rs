@@ -578,6 +578,33 @@ fn an_icmp_error_that_quotes_no_question_rejects_the_latest_query_between_the_en
     scene.shows(&["2 a.example AAAA 10.96.0.10:53 via 192.0.2.53:53: rejected: ICMP port unreachable from 192.0.2.53"]);
 }
 
+/// As with a wrong targetPort.
+#[test]
+fn a_query_that_is_translated_to_a_port_without_dns_knows_its_backend() {
+    const WRONG: &str = "192.0.2.53:5353";
+    let entry = |at: At| at.conntrack((CLIENT, VIP), (WRONG, CLIENT));
+    let mut scene = Scene::new();
+    scene.see([
+        sent(),
+        received(NODE, 10).udp(CLIENT, VIP).dns(query(1, ASK, A)),
+        entry(queued(NODE, 11).udp(CLIENT, WRONG)),
+        received(SERVER, 2).udp(CLIENT, WRONG),
+    ]);
+    let quoted = sent();
+    scene.see([received(POD, 2).icmp(3, 3, "10.96.0.10", &quoted)]);
+    let dns: Vec<_> = scene
+        .rows
+        .iter()
+        .filter(|row| matches!(row, Row::Dns(_)))
+        .collect();
+    assert_eq!(
+        dns.into_iter().map(line).collect::<Vec<_>>(),
+        [
+            "1 a.example A 10.96.0.10:53 via 192.0.2.53:5353: rejected: ICMP port unreachable from 10.96.0.10"
+        ],
+    );
+}
+
 #[test]
 fn an_icmp_error_about_an_answer_rejects_no_query() {
     let mut scene = Scene::new();
