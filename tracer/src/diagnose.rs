@@ -190,6 +190,13 @@ const SAME: &[(&str, &str)] = &[
     ("upstream_timeout", "upstream_slow"),
 ];
 
+/// What is another sign of the same, at a server that asked what the first of a pair is about: what its
+/// upstream server does not answer it cannot answer either, and CoreDNS keeps a SERVFAIL for five seconds.
+const BEHIND: &[(&str, &str)] = &[
+    ("upstream_timeout", "servfail"),
+    ("upstream_timeout", "late_answer"),
+];
+
 /// Most objects that are told apart.
 const OBJECTS: usize = 256;
 
@@ -243,30 +250,26 @@ impl Diagnoses {
                 (evidence.rows >= diagnosis.least).then_some((diagnosis, *object, evidence))
             })
             .collect();
-        let is_sign = |of: &str, object: Object, name: &str| {
-            let same = SAME.contains(&(of, name));
-            same && settled
-                .iter()
-                .any(|(other, at, _)| other.name == of && at.1 == object.1)
-        };
         let mut findings: Vec<(u64, Finding)> = Vec::new();
-        for (diagnosis, object, evidence) in &settled {
-            if SAME
-                .iter()
-                .any(|(of, _)| is_sign(of, *object, diagnosis.name))
-            {
+        for one in &settled {
+            if settled.iter().any(|of| is_sign(of, one)) {
                 continue;
             }
+            let (diagnosis, object, evidence) = one;
             let of = self.rows.get(&evidence.kind()).copied();
             let of = of.unwrap_or(evidence.rows);
             let mut finding = finding(diagnosis, *object, evidence, of);
-            for (other, at, rows) in &settled {
-                if at.1 == object.1 && is_sign(diagnosis.name, *at, other.name) {
-                    let rows = rows.rows;
-                    finding
-                        .evidence
-                        .push(format!("and {rows} that it {}", other.sentence));
-                }
+            for sign in settled.iter().filter(|sign| is_sign(one, sign)) {
+                let (other, at, signs) = sign;
+                let who = if at.1 == object.1 {
+                    "it".to_owned()
+                } else {
+                    at.to_string()
+                };
+                let rows = signs.rows;
+                finding
+                    .evidence
+                    .push(format!("and {rows} that {who} {}", other.sentence));
             }
             findings.push((evidence.rows, finding));
         }
@@ -282,6 +285,16 @@ impl Diagnoses {
     pub fn beyond(&self) -> u64 {
         self.beyond
     }
+}
+
+/// A diagnosis, what it is about, and what speaks for it.
+type Settled<'a> = (&'static Diagnosis, Object, &'a Evidence);
+
+/// Whether `other` is one more sign of what `one` says.
+fn is_sign(one: &Settled<'_>, other: &Settled<'_>) -> bool {
+    let pair = (one.0.name, other.0.name);
+    let (at, there) = (one.1.1, other.1.1);
+    SAME.contains(&pair) && at == there || BEHIND.contains(&pair) && one.2.is_through(there)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

@@ -1,8 +1,11 @@
 //! What speaks for one finding: how many rows, when, of whom, and what they show; bounded.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
-use super::last_step;
+use super::{At, last_step};
 use crate::model::{
     Row, WallNs,
     journey::Step,
@@ -27,6 +30,8 @@ pub(super) struct Evidence {
     stages: BTreeMap<Step, u64>,
     kinds: BTreeMap<Kind, u64>,
     asked: BTreeMap<String, u64>,
+    /// What was asked, and the backends that it became.
+    servers: BTreeSet<SocketAddr>,
 }
 
 fn count(of: &mut BTreeMap<String, u64>, key: String) {
@@ -47,10 +52,24 @@ impl Evidence {
         count(&mut self.clients, client.to_string());
         count(&mut self.shown, shown);
         count(&mut self.asked, row.asked().to_string());
+        for server in [Some(row.asked()), row.backend()].into_iter().flatten() {
+            if self.servers.len() < NAMED {
+                self.servers.insert(server);
+            }
+        }
         if let Some(step) = last_step(row) {
             *self.stages.entry(step).or_default() += 1;
         }
         *self.kinds.entry(Kind::of(row)).or_default() += 1;
+    }
+
+    /// Whether some of them asked what is at `place`, or were answered there.
+    pub(super) fn is_through(&self, place: At) -> bool {
+        match place {
+            At::Here => false,
+            At::Address(ip) => self.servers.iter().any(|server| server.ip() == ip),
+            At::Socket(socket) => self.servers.contains(&socket),
+        }
     }
 
     /// The kind of most of them.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::model::{
-    Client, Connection, Dns, KtimeNs, Outcome, Protocol, SocketEnds, Trace, WallNs,
+    Client, Connection, Dns, KtimeNs, Outcome, Protocol, SocketEnds, Trace, Upstream, WallNs,
     asked::{ServiceName, ServicePortName, Via},
     cluster::ObjectName,
     pod::Source,
@@ -385,4 +385,41 @@ fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
         findings[0].object,
         "address 10.96.0.10:53 (kube-system/kube-dns)"
     );
+}
+
+#[test]
+fn a_server_that_fails_for_want_of_its_upstream_server_is_one_finding() {
+    let failed = |serial| Dns {
+        rcode: Some(2),
+        latency: Some(Duration::from_millis(1)),
+        outcome: Outcome::Answered,
+        ..dns(serial, CLIENT, VIP)
+    };
+    let upstream = Upstream {
+        serial: 9,
+        asked: "192.0.2.99:53".parse().unwrap(),
+        latency: None,
+        outcome: Outcome::Unanswered,
+        rcode: None,
+        queries: 2,
+        waited: Duration::from_secs(2),
+        inferred: false,
+    };
+    let waited = Row::Dns(Dns {
+        upstream: Some(Box::new(upstream)),
+        ..failed(1)
+    });
+    // From CoreDNS's cache.
+    let soon = [2, 3, 4].map(|serial| Row::Dns(failed(serial)));
+    let elsewhere = [5, 6, 7].map(|serial| {
+        Row::Dns(Dns {
+            asked: "10.96.0.12:53".parse().unwrap(),
+            ..failed(serial)
+        })
+    });
+    let rows = || [waited.clone()].into_iter().chain(soon.clone());
+    let expected = "upstream_timeout: upstream server 192.0.2.99:53";
+    assert_eq!(found(&rows().collect::<Vec<_>>()), [expected]);
+    let all: Vec<_> = rows().chain(elsewhere).collect();
+    assert_eq!(found(&all), [expected, "servfail: DNS at 10.96.0.12:53"]);
 }
