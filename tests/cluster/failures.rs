@@ -2,7 +2,7 @@
 //! cluster that works: `tracer doctor` names it, with its object, and nothing else; mended, it is silent.
 //!
 //! Each says a line of the table failure × where injected × found, which the tier prints and
-//! docs/findings.md keeps.
+//! docs/failures.md keeps.
 
 mod cni;
 mod coredns;
@@ -144,17 +144,7 @@ fn check(failures: &[Failure]) {
         await_found(&cluster, failure.what, failure.found);
         drop(made);
         await_found(&cluster, &format!("{}, mended", failure.what), &[]);
-        let mut names: Vec<_> = failure
-            .found
-            .iter()
-            .map(|(name, _)| format!("`{name}`"))
-            .collect();
-        names.dedup();
-        shown(&format!(
-            "| {} | cluster | {} |",
-            failure.what,
-            names.join(", ")
-        ));
+        shown(&row(failure));
     }
 }
 
