@@ -8,6 +8,17 @@ use crate::support::program;
 
 /// What Chromium makes of a page.
 fn dom(html: &str, name: &str) -> String {
+    dom_in(Scheme::Light, html, name)
+}
+
+/// What the user of a browser likes, by the browser's own numbers.
+#[derive(Clone, Copy)]
+enum Scheme {
+    Dark = 0,
+    Light = 1,
+}
+
+fn dom_in(scheme: Scheme, html: &str, name: &str) -> String {
     let file = format!("tracer-page-{}-{name}", std::process::id());
     let home = std::env::temp_dir().join(file);
     fs::create_dir_all(&home).expect("the directory for temporary files is writable");
@@ -15,6 +26,10 @@ fn dom(html: &str, name: &str) -> String {
     fs::write(&page, html).expect("the directory was just made");
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+        .arg(format!(
+            "--blink-settings=preferredColorScheme={}",
+            scheme as u8
+        ))
         .arg(format!("--user-data-dir={}", home.display()))
         .arg(format!("file://{}", page.display()))
         .output()
@@ -57,6 +72,23 @@ document.body.dataset.seen = [before > 20, falls, rises, right, left.length < be
     format!("{html}{USER}")
 }
 
+/// The page with a user who opens the first waterfall that is closed: in the attribute `data-seen` of the
+/// body are whether it was to be seen before, whether it is now, how many bars it has, the page's
+/// background, and what was asked of the network.
+fn with_reader(html: &str) -> String {
+    const READER: &str = r#"
+<script>
+const way = document.querySelector("details:not([open]) > div > table.way");
+const before = way.checkVisibility();
+way.closest("details").querySelector("summary").click();
+const bars = [...way.querySelectorAll(".bar")].filter((bar) => bar.getBoundingClientRect().width > 0);
+const back = getComputedStyle(document.body).backgroundColor.replaceAll(" ", "");
+const asked = performance.getEntriesByType("resource").length;
+document.body.dataset.seen = [before, way.checkVisibility(), bars.length > 4, back, asked].join(" ");
+</script>"#;
+    format!("{html}{READER}")
+}
+
 #[test]
 #[ignore = "needs root, a BPF kernel and Chromium; run `cargo xtask test kernel`"]
 fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
@@ -96,4 +128,18 @@ fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
         "sorting and filtering: {:?}",
         used.find("data-seen").map(|at| &used[at..at + 60])
     );
+
+    let read = with_reader(&html);
+    for (scheme, back) in [
+        (Scheme::Light, "rgb(255,255,255)"),
+        (Scheme::Dark, "rgb(21,24,28)"),
+    ] {
+        let page = dom_in(scheme, &read, "read");
+        let seen = format!("data-seen=\"false true true {back} 0\"");
+        assert!(
+            page.contains(&seen),
+            "a waterfall is opened, nothing is asked of the network, {back} is behind: {:?}",
+            page.find("data-seen").map(|at| &page[at..at + 60])
+        );
+    }
 }
