@@ -8,6 +8,7 @@ mod cni;
 mod coredns;
 mod kube_proxy;
 mod node;
+mod traced;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -49,18 +50,19 @@ impl Step {
 }
 
 /// A failure while it lasts: whatever comes of the test, it is mended.
-struct Made<'a>(&'a Cluster, &'a Failure);
+struct Made<'a>(&'a Cluster, &'a Step);
 
 impl<'a> Made<'a> {
-    fn make(cluster: &'a Cluster, failure: &'a Failure) -> Self {
-        failure.make.take(cluster);
-        Self(cluster, failure)
+    fn make(cluster: &'a Cluster, make: &Step, mend: &'a Step) -> Self {
+        let made = Self(cluster, mend);
+        make.take(cluster);
+        made
     }
 }
 
 impl Drop for Made<'_> {
     fn drop(&mut self) {
-        self.1.mend.take(self.0);
+        self.1.take(self.0);
     }
 }
 
@@ -140,7 +142,7 @@ fn check(failures: &[Failure]) {
     let cluster = Cluster::up();
     await_found(&cluster, "before anything is broken", &[]);
     for failure in failures {
-        let made = Made::make(&cluster, failure);
+        let made = Made::make(&cluster, &failure.make, &failure.mend);
         await_found(&cluster, failure.what, failure.found);
         drop(made);
         await_found(&cluster, &format!("{}, mended", failure.what), &[]);
@@ -163,6 +165,7 @@ const TABLES: &[&[Failure]] = &[
 #[test]
 fn the_documented_table_is_what_is_made_here() {
     let rows = TABLES.iter().copied().flatten().map(row);
+    let rows = rows.chain(traced::FAILURES.iter().map(traced::row));
     let rows: Vec<_> = rows.collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/failures.md");
     let page = std::fs::read_to_string(path).expect("it is committed");
