@@ -108,6 +108,14 @@ impl Cluster {
         Tracer::start_by(command, words)
     }
 
+    /// Has the runtime `pause` or `resume` a pod's container.
+    pub(crate) fn task(&self, pod: &Pod, what: &str) {
+        let ctr = self.dir.with_file_name("bin").join("ctr");
+        let mut command = Command::new(self.dir.join(&pod.node));
+        command.arg(ctr).args(["--namespace", "k8s.io", "tasks"]);
+        printed(command.args([what, &pod.container]));
+    }
+
     /// Runs `words` in a pod's container by the runtime alone.
     pub(crate) fn exec_by_runtime(&self, pod: &Pod, words: &str) {
         let ctr = self.dir.with_file_name("bin").join("ctr");

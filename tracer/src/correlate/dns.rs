@@ -431,6 +431,7 @@ impl DnsTable {
         let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
+            attempt.passes(ends);
             attempt.reject(error.flow.src.ip(), cause, context);
             self.failing.rejected(&seen, attempt.serial);
             let (serial, at) = (attempt.serial, error.ktime);

@@ -605,6 +605,19 @@ fn a_query_that_is_translated_to_a_port_without_dns_knows_its_backend() {
     );
 }
 
+/// The error has the conntrack entry of what it is about.
+#[test]
+fn an_icmp_error_tells_the_backend_of_a_query_whose_translation_was_not_seen() {
+    const WRONG: &str = "192.0.2.53:5353";
+    let mut scene = Scene::new();
+    scene.see([sent()]);
+    let error = queued(NODE, 10)
+        .icmp(3, 3, "10.96.0.10", &sent())
+        .conntrack((CLIENT, VIP), (WRONG, CLIENT));
+    scene.see([error]);
+    scene.shows(&["1 a.example A 10.96.0.10:53 via 192.0.2.53:5353: rejected: ICMP port unreachable from 10.96.0.10"]);
+}
+
 #[test]
 fn an_icmp_error_about_an_answer_rejects_no_query() {
     let mut scene = Scene::new();
