@@ -62,13 +62,15 @@ pub(crate) fn start_with(granted: CapabilitySet, words: &str) -> Tracer {
     thread::scope(|scope| scope.spawn(limited).join()).expect("it starts")
 }
 
-/// What was seen of each row, and by whom.
+/// What was seen of each row, and by whom. Without what the application was told of an error: a sweep may
+/// end the row before that, and each trace sweeps at moments of its own.
 fn told(traced: &Traced) -> Vec<String> {
     let mut told: Vec<_> = traced
         .rows()
         .iter()
         .map(|row| {
             let brief = crate::support::trace::brief(row);
+            let brief = brief.replace("; the application got ECONNREFUSED", "");
             let client = &row["client"];
             format!("{} {} {brief}", client["netns"], client["process"]["name"])
         })
