@@ -141,7 +141,7 @@ pub struct TraceArgs {
     /// Memory for records on their way from the kernel, in KiB, a power of two
     #[arg(long, value_name = "KIB", default_value_t = 4096, value_parser = ring_kib)]
     pub ring_kib: u32,
-    /// Where names come from, and which rows are wanted by them.
+    /// Where names come from.
     #[command(flatten)]
     pub names: NameArgs,
     /// Which rows are wanted.

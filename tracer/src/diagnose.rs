@@ -326,7 +326,7 @@ fn last_step(row: &Row) -> Option<Step> {
 fn is_ordinary(row: &Row) -> bool {
     let soon = row.latency().is_none_or(|latency| latency < dns::SLOW);
     let served = match row {
-        Row::Dns(dns) => !matches!(dns.rcode, Some(2 | 5)) && !is_loop_probe(dns),
+        Row::Dns(dns) => !dns.server_failed() && !is_loop_probe(dns),
         Row::Connection(_) => true,
     };
     row.outcome().is_good() && soon && served

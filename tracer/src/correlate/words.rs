@@ -312,8 +312,7 @@ pub(super) fn by_upstream(dns: &Dns, upstream: &Upstream) -> Option<String> {
         1 => format!("its server asked {asked}"),
         _ => format!("its server asked {queries} times, {asked} last"),
     };
-    // SERVFAIL, REFUSED: RFC 1035, section 4.1.1.
-    let fails = matches!(dns.rcode, Some(2 | 5));
+    let fails = dns.server_failed();
     let is_answered = dns.outcome == Outcome::Answered;
     let mostly = dns.latency.is_some_and(|latency| waited * 2 >= latency);
     let told = match (upstream.outcome, upstream.rcode) {

@@ -104,7 +104,7 @@ pub(super) const SERVFAIL: Diagnosis = Diagnosis {
     least: 3,
     claim: Some(|row, _, _| {
         let Row::Dns(dns) = row else { return None };
-        let rcode = dns.rcode.filter(|rcode| matches!(rcode, 2 | 5))?;
+        let rcode = dns.rcode.filter(|_| dns.server_failed())?;
         let word = if rcode == 2 { "SERVFAIL" } else { "REFUSED" };
         Some(Claim {
             object: Object::asked("DNS at", row),

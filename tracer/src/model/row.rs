@@ -241,6 +241,14 @@ pub enum Outcome {
     OneWay,
 }
 
+impl Dns {
+    /// Whether the answer says that the server failed, or would not: SERVFAIL and REFUSED (RFC 1035, section
+    /// 4.1.1).
+    pub fn server_failed(&self) -> bool {
+        matches!(self.rcode, Some(2 | 5))
+    }
+}
+
 impl Outcome {
     /// The word for it, in text and JSON alike.
     pub fn name(self) -> &'static str {

@@ -15,10 +15,7 @@ use crate::{
     model::{
         Event, KtimeNs, Losses, Protocol, WallNs,
         change::Kind,
-        drops::{
-            Carried, DropCount, DropGroup, DropNames, Drops, EndName, NamedDrops, is_netfilter,
-            usual,
-        },
+        drops::{Carried, DropCount, DropGroup, DropNames, Drops, NamedDrops, is_netfilter, usual},
         index::Standing,
     },
     node::Node,
@@ -178,15 +175,11 @@ impl Counting {
         };
         let ends = count
             .flow
-            .map(|flow| [flow.src, flow.dst].map(|end| end.ip()));
-        let mut name = |end| self.names.end(end, last);
+            .map(|flow| [flow.src, flow.dst].map(|end| self.names.end(end.ip(), last)));
         NamedDrops {
             usual: usual(&reason, group.carried),
             reason: reason.into(),
-            ends: match ends {
-                Some([src, dst]) => [name(src), name(dst)],
-                None => [EndName::default(), EndName::default()],
-            },
+            ends: ends.unwrap_or_default(),
             service: group
                 .service
                 .and_then(|asked| self.names.service(asked, protocol, last)),

@@ -46,13 +46,18 @@ impl Node {
 
     fn runs(&mut self, comms: &[&str]) {
         for (pid, comm) in (100..).zip(comms) {
-            self.seen.processes.push(Process {
-                pid,
-                comm: (*comm).to_owned(),
-                args: vec![(*comm).to_owned()],
-                here: true,
-            });
+            self.run(pid, &[comm]);
         }
+    }
+
+    /// A process of the node's own network, by its command line.
+    pub(in crate::doctor) fn run(&mut self, pid: u32, args: &[&str]) {
+        self.seen.processes.push(Process {
+            pid,
+            comm: args[0].to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            here: true,
+        });
     }
 }
 

@@ -257,12 +257,7 @@ mod tests {
 
     fn with_proxy(args: &[&str]) -> fixtures::Node {
         let mut node = fixtures::flannel();
-        node.seen.processes.push(Process {
-            pid: 7,
-            here: true,
-            comm: NAME.to_owned(),
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        });
+        node.run(7, args);
         node
     }
 

@@ -242,19 +242,9 @@ mod tests {
      {
         let check = |args: &[&str], expected: &str| {
             let mut node = fixtures::flannel();
-            let words = args
-                .iter()
-                .map(|word| (*word).to_owned())
-                .collect::<Vec<_>>();
-            let process = words
-                .first()
-                .map(|comm| crate::doctor::seen::process::Process {
-                    pid: 7,
-                    comm: comm.clone(),
-                    args: words.clone(),
-                    here: true,
-                });
-            node.seen.processes.extend(process);
+            if !args.is_empty() {
+                node.run(7, args);
+            }
             let silence = Err("no answer within 2 s".to_owned());
             node.seen
                 .http

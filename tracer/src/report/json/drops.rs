@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     End, Time,
-    named::{PodLine, ServiceLine},
+    named::{NamedEnd, ServiceLine},
     summary::SCHEMA,
 };
 use crate::{
@@ -52,17 +52,6 @@ struct Asked<'a> {
     service: Option<ServiceLine<'a>>,
 }
 
-/// An address, and who has it.
-#[derive(Serialize)]
-struct NamedEnd<'a> {
-    #[serde(flatten)]
-    end: End,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<PodLine<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<&'a str>,
-}
-
 /// The last packet of the group.
 #[derive(Serialize)]
 struct Last<'a> {
@@ -87,11 +76,7 @@ pub(in crate::report) fn drops(
 }
 
 fn end(address: SocketAddr, name: &EndName) -> NamedEnd<'_> {
-    NamedEnd {
-        end: address.into(),
-        pod: name.pod.as_ref().map(PodLine::from),
-        node: name.node.as_deref(),
-    }
+    NamedEnd::of(address, name.pod.as_ref(), name.node.as_deref())
 }
 
 fn line(now: WallNs, named: &NamedDrops, seconds: f64) -> DropsLine<'_> {

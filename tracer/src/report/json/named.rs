@@ -7,15 +7,32 @@ use serde::Serialize;
 use super::End;
 use crate::model::{Client, Comm, Named, PodName, ServiceName, ServicePortName, verdict::Verdict};
 
-/// A backend: an address, and who is there.
+/// An address, and who has it.
 #[derive(Serialize)]
-pub(super) struct BackendLine<'a> {
+pub(super) struct NamedEnd<'a> {
     #[serde(flatten)]
     end: End,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<PodLine<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+}
+
+impl<'a> NamedEnd<'a> {
+    pub(super) fn of(address: SocketAddr, pod: Option<&'a PodName>, node: Option<&'a str>) -> Self {
+        Self {
+            end: address.into(),
+            pod: pod.map(PodLine::from),
+            node,
+        }
+    }
+}
+
+/// A backend, and whether it was to be one.
+#[derive(Serialize)]
+pub(super) struct BackendLine<'a> {
+    #[serde(flatten)]
+    there: NamedEnd<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +96,7 @@ struct WorkloadLine<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct PodLine<'a> {
+struct PodLine<'a> {
     namespace: &'a str,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,9 +125,11 @@ impl<'a> From<&'a PodName> for PodLine<'a> {
 
 pub(super) fn backend(address: Option<SocketAddr>, named: &Named) -> Option<BackendLine<'_>> {
     Some(BackendLine {
-        end: address?.into(),
-        pod: named.backend.as_ref().map(PodLine::from),
-        node: named.backend_node.as_deref(),
+        there: NamedEnd::of(
+            address?,
+            named.backend.as_ref(),
+            named.backend_node.as_deref(),
+        ),
         verdict: named.verdict.map(Verdict::name),
         stale_s: match named.verdict {
             Some(Verdict::Stale(since)) => Some(since.as_secs()),
