@@ -45,23 +45,24 @@ impl Cluster {
 
     /// What `kubectl WORDS` printed; it must succeed.
     pub(crate) fn kubectl(&self, words: &str) -> String {
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(self.dir.join("kubectl"));
-        printed(command.args(words.split(' ')))
+        printed(self.bounded("kubectl").args(words.split(' ')))
     }
 
     /// What `words` printed on a node; they must succeed.
     pub(crate) fn on(&self, node: &str, words: &str) -> String {
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(self.dir.join(node));
-        printed(command.args(words.split(' ')))
+        printed(self.bounded(node).args(words.split(' ')))
     }
 
     /// The same of separate words, which may hold spaces.
     pub(crate) fn kubectl_words(&self, words: &[&str]) -> String {
+        printed(self.bounded("kubectl").args(words))
+    }
+
+    /// A program of the cluster's directory, `kubectl` or a node's, ended after a minute.
+    fn bounded(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");
-        command.arg("60").arg(self.dir.join("kubectl"));
-        printed(command.args(words))
+        command.arg("60").arg(self.dir.join(program));
+        command
     }
 
     /// Has kubectl apply `objects`.
@@ -110,21 +111,24 @@ impl Cluster {
 
     /// Has the runtime `pause` or `resume` a pod's container.
     pub(crate) fn task(&self, pod: &Pod, what: &str) {
+        printed(self.tasks(pod).args([what, &pod.container]));
+    }
+
+    /// The runtime's program for containers that run, on the pod's node, its arguments still to come.
+    fn tasks(&self, pod: &Pod) -> Command {
         let ctr = self.dir.with_file_name("bin").join("ctr");
         let mut command = Command::new(self.dir.join(&pod.node));
         command.arg(ctr).args(["--namespace", "k8s.io", "tasks"]);
-        printed(command.args([what, &pod.container]));
+        command
     }
 
     /// Runs `words` in a pod's container by the runtime alone.
     pub(crate) fn exec_by_runtime(&self, pod: &Pod, words: &str) {
-        let ctr = self.dir.with_file_name("bin").join("ctr");
         // The runtime wants letters and digits, never twice the same.
         let id = format!("{}{:?}", std::process::id(), Instant::now());
         let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-        let mut command = Command::new(self.dir.join(&pod.node));
-        command.arg(ctr);
-        command.args(["--namespace", "k8s.io", "tasks", "exec", "--exec-id", &id]);
+        let mut command = self.tasks(pod);
+        command.args(["exec", "--exec-id", &id]);
         printed(command.arg(&pod.container).args(words.split(' ')));
     }
 
@@ -136,9 +140,7 @@ impl Cluster {
 
     /// What a shell's `script` printed on a node; it must succeed.
     pub(crate) fn sh(&self, node: &str, script: &str) -> String {
-        let mut command = Command::new("timeout");
-        command.arg("60").arg(self.dir.join(node));
-        printed(command.args(["sh", "-ec", script]))
+        printed(self.bounded(node).args(["sh", "-ec", script]))
     }
 
     /// A file of those that the cluster was made from, by its name in tests/bed.
