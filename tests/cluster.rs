@@ -9,7 +9,9 @@ mod support;
 
 mod cluster {
     mod bed;
+    mod credentials;
     mod failures;
+    mod manifests;
     mod names;
     mod outage;
     mod path;

@@ -22,6 +22,7 @@ mod kernel {
     mod healthy;
     mod ipvs;
     mod lies;
+    mod million;
     mod races;
     mod stopped;
     mod wire;

@@ -124,12 +124,17 @@ impl Cluster {
 
     /// Runs `words` in a pod's container by the runtime alone.
     pub(crate) fn exec_by_runtime(&self, pod: &Pod, words: &str) {
+        printed(self.in_container(pod).args(words.split(' ')));
+    }
+
+    /// A program of a pod's container, run there by the runtime, still to come.
+    pub(crate) fn in_container(&self, pod: &Pod) -> Command {
         // The runtime wants letters and digits, never twice the same.
         let id = format!("{}{:?}", std::process::id(), Instant::now());
         let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
         let mut command = self.tasks(pod);
-        command.args(["exec", "--exec-id", &id]);
-        printed(command.arg(&pod.container).args(words.split(' ')));
+        command.args(["exec", "--exec-id", &id, &pod.container]);
+        command
     }
 
     /// Sends a component, as `n1-kube-proxy`, the signal that `words` name; or starts it again, by `start` and what

@@ -66,7 +66,7 @@ impl Drop for Made<'_> {
     }
 }
 
-/// What doctor on a node finds wrong: name of the check, then object and sentence.
+/// What doctor on a node finds wrong: name of the check, then object and sentence; without what follows from it.
 fn problems(cluster: &Cluster, node: &str) -> Vec<(String, String)> {
     let output = cluster
         .tracer_on(node)
@@ -75,7 +75,7 @@ fn problems(cluster: &Cluster, node: &str) -> Vec<(String, String)> {
         .output()
         .expect("the program was built");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut found = Vec::new();
+    let (mut found, mut causes) = (Vec::new(), Vec::new());
     for line in said.lines() {
         let line: Value = serde_json::from_str(line).expect("doctor prints JSON");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -85,8 +85,14 @@ fn problems(cluster: &Cluster, node: &str) -> Vec<(String, String)> {
                 text(&problem["object"]),
                 text(&problem["sentence"])
             );
-            found.push((text(&line["name"]), told));
+            match problem["follows_from"].as_str() {
+                Some(cause) => causes.push(cause.to_owned()),
+                None => found.push((text(&line["name"]), told)),
+            }
         }
+    }
+    for cause in causes {
+        assert!(found.iter().any(|(name, _)| *name == cause), "{said}");
     }
     assert_eq!(
         output.status.code(),
@@ -155,9 +161,11 @@ const TABLES: &[&[Failure]] = &[
     node::FAILURES,
     cni::CONFIGURATION,
     cni::OVERLAY,
+    cni::OF_FLANNEL,
     coredns::OBJECTS,
     coredns::COREFILE,
     coredns::OTHER_COREFILE,
+    coredns::PENDING,
     coredns::PODS,
     kube_proxy::FAILURES,
 ];

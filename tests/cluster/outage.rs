@@ -95,6 +95,60 @@ fn an_api_server_that_dies_and_returns_costs_no_name() {
     assert!(ages[0] == 0 && ages[1] >= 1 && ages[2] == 0, "{ages:?}");
 }
 
+/// As README.md has it, the tracer in the DaemonSet's pod is reached by the runtime then.
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn the_daemon_sets_own_trace_goes_on_without_an_api_server_and_hears_it_again() {
+    let cluster = Cluster::up();
+    let client = cluster.client("n1");
+    let vip = |name: &str| {
+        cluster.kubectl(&format!(
+            "get service -n shop {name} -o jsonpath={{.spec.clusterIP}}"
+        ))
+    };
+    let web = vip("web");
+    let of_n1 = "-n tracer -l app.kubernetes.io/name=tracer --field-selector spec.nodeName=n1";
+    let mut pods = cluster.pods(of_n1).into_values();
+    let pod = pods.next().expect("it has one pod on each node");
+    let mut command = cluster.in_container(&pod);
+    command.arg("/bin/tracer");
+    let mut tracer = Tracer::start_by(command, "--connections");
+    ask(&cluster, &client, &web);
+    let outage = Outage::begin(&cluster);
+    tracer.wait_for_log("with their age", Duration::from_secs(20));
+    ask(&cluster, &client, &web);
+    outage.end();
+    tracer.wait_for_log("is heard again", Duration::from_secs(40));
+    cluster.kubectl("expose deployment -n shop web --name=later --port=80 --target-port=8080");
+    let later = vip("later");
+    let reach = format!("until curl -s -o /dev/null -m 1 http://{later}/; do sleep 0.2; done");
+    cluster.sh("n1", &reach);
+    ask(&cluster, &client, &later);
+    let traced = tracer.stop();
+    cluster.kubectl("delete service -n shop later");
+    let rows = connections(&traced.rows(), &client);
+    let asked: Vec<_> = rows
+        .iter()
+        .map(|row| row["asked"]["service"]["name"].as_str())
+        .collect();
+    assert_eq!(
+        asked,
+        [Some("web"), Some("web"), Some("later")],
+        "{rows:#?}"
+    );
+    for row in &rows {
+        assert_eq!(row["client"]["pod"]["name"], client.name.as_str(), "{row}");
+        assert!(row["backend"]["pod"]["name"].is_string(), "{row}");
+    }
+    let restarts = cluster.kubectl(&format!(
+        "get pods {of_n1} -o jsonpath={{.items[0].status.containerStatuses[0].restartCount}}"
+    ));
+    assert_eq!(restarts, "0", "it records on");
+    shown(
+        "n1: the DaemonSet's own trace without an API server and with it again: every name right",
+    );
+}
+
 #[test]
 #[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
 fn the_plugin_makes_a_pod_where_there_is_no_daemon_set_and_leaves_none() {

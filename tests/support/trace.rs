@@ -27,6 +27,7 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Tracer {
     child: Child,
     out: Receiver<String>,
+    log: Receiver<String>,
     lines: Vec<String>,
 }
 
@@ -51,13 +52,13 @@ impl Tracer {
     /// The same, where `command` becomes the tracer with the arguments that follow.
     pub(crate) fn start_by(command: Command, words: &str) -> Self {
         let words = format!("trace --output json {} {words}", limit(words));
-        Self::spawn(command, &words, "tracing\n")
+        Self::spawn(command, &words, "tracing")
     }
 
     /// Starts `tracer drops WORDS` and returns once it counts.
     pub(crate) fn counting_drops(words: &str) -> Self {
         let words = format!("drops --output json {words}");
-        Self::spawn(Command::new(program()), &words, "counting drops\n")
+        Self::spawn(Command::new(program()), &words, "counting drops")
     }
 
     /// Starts `command` with WORDS and returns once it has said `ready`.
@@ -71,19 +72,31 @@ impl Tracer {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let out = lines_of(stdout.expect("stdout is a pipe"));
         let log = lines_of(stderr.expect("stderr is a pipe"));
-        let tracer = Self {
+        let mut tracer = Self {
             child,
             out,
+            log,
             lines: Vec::new(),
         };
+        tracer.wait_for_log(ready, PATIENCE);
+        tracer
+    }
+
+    /// Waits until it says a line on standard error that ends with `words`; the line.
+    pub(crate) fn wait_for_log(&mut self, words: &str, patience: Duration) -> String {
         let mut said = String::new();
-        let deadline = Instant::now() + PATIENCE;
-        while !said.ends_with(ready) {
-            let line = log.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            said += &line.unwrap_or_else(|_| panic!("it does not start: {said}"));
+        let deadline = Instant::now() + patience;
+        loop {
+            let line = self
+                .log
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|_| panic!("it does not say {words:?}: {said}"));
+            if line.ends_with(words) {
+                return line;
+            }
+            said += &line;
             said.push('\n');
         }
-        tracer
     }
 
     /// Its peak resident memory so far, in KiB: `VmHWM` in /proc/PID/status, proc_pid_status(5).

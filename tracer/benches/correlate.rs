@@ -7,13 +7,16 @@
 
 #[path = "exchange/facts.rs"]
 mod facts;
+#[path = "exchange/steady.rs"]
+mod steady;
 
 use std::{
     hint::black_box,
     time::{Duration, Instant},
 };
 
-use facts::{HOPS, exchange, message};
+use facts::HOPS;
+use steady::steady;
 use tracer::{
     correlate::{Correlator, Settings, message::Peek},
     model::{Event, KtimeNs, WallNs},
@@ -49,7 +52,7 @@ fn stream() -> (f64, usize) {
     while number < u64::from(EXCHANGES) {
         facts.clear();
         for _ in 0..each_tick {
-            facts.push(exchange(number, now, PORTS, NAME));
+            facts.push(steady(number, PORTS, NAME).facts(now));
             now = now.plus(PERIOD);
             number += 1;
         }
@@ -74,7 +77,7 @@ fn sweep() -> (f64, usize) {
     let mut correlator = Correlator::new(settings);
     let (mut now, mut rows) = (KtimeNs(1_000_000_000), Vec::new());
     for number in 0..tracked {
-        for fact in exchange(number, now, PORTS, NAME).iter().take(HOPS / 2) {
+        for fact in steady(number, PORTS, NAME).facts(now).iter().take(HOPS / 2) {
             correlator.apply(Event::Fact(fact), &mut rows);
         }
     }
@@ -91,7 +94,7 @@ fn sweep() -> (f64, usize) {
 /// Nanoseconds for no more than a peek into each of the same messages: a yardstick, for the
 /// machine may be busy.
 fn peeks() -> f64 {
-    let messages = [message(1, 0x0100, NAME), message(1, 0x8180, NAME)];
+    let messages = steady(1, PORTS, NAME).messages();
     let start = Instant::now();
     for _ in 0..FACTS / 2 {
         for message in &messages {

@@ -7,6 +7,8 @@
 
 #[path = "exchange/facts.rs"]
 mod facts;
+#[path = "exchange/steady.rs"]
+mod steady;
 
 use std::{
     env, fs, io,
@@ -16,7 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use facts::{HOPS, exchange};
+use facts::HOPS;
+use steady::steady;
 use tracer::{
     model::{Event, KtimeNs, WallNs},
     record::{Asked, Keep, Recorded, Recorder, Session},
@@ -73,7 +76,7 @@ fn write(directory: &Path) -> io::Result<()> {
     recorder.again(tick(now));
     for number in 0..EXCHANGES {
         let name = names.get((number % NAMES) as usize);
-        for fact in exchange(number, now, PORTS, name.map_or("", |name| name)) {
+        for fact in steady(number, PORTS, name.map_or("", |name| name)).facts(now) {
             recorder.again(Event::Fact(&fact).into());
         }
         now = now.plus(PERIOD);

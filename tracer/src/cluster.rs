@@ -21,17 +21,20 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use futures::join;
+use futures::try_join;
 use k8s_openapi::{
     api::{apps::v1::ReplicaSet, batch::v1::Job},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Api, Client, core::PartialObjectMeta};
 use thiserror::Error;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::{
+    sync::mpsc::{self, Receiver, Sender},
+    time::sleep,
+};
 
 pub use self::file::{FileError, read as read_files};
 use self::{
@@ -94,10 +97,10 @@ pub fn connect(options: &Options) -> Result<Option<Cluster>, Error> {
     };
     let (sender, changes) = mpsc::channel(QUEUE);
     let (server, place) = (found.server(), Arc::from(found.place.as_str()));
-    let own_pods = options.own_pods;
+    let options = options.clone();
     thread::Builder::new()
         .name("cluster".to_owned())
-        .spawn(move || run(found, own_pods, &sender))
+        .spawn(move || run(found, &options, &sender))
         .map_err(Error::Thread)?;
     Ok(Some(Cluster {
         changes,
@@ -106,26 +109,74 @@ pub fn connect(options: &Options) -> Result<Option<Cluster>, Error> {
     }))
 }
 
-fn run(found: Found, own_pods: bool, changes: &Sender<ClusterChange>) {
+fn run(found: Found, options: &Options, changes: &Sender<ClusterChange>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let told = match runtime {
-        Ok(runtime) => runtime.block_on(ask(found, own_pods, changes)),
-        Err(error) => Err(error.to_string()),
-    };
-    if let Err(why) = told {
-        for kind in Kind::ALL {
-            let why = Arc::from(why.as_str());
-            let what = Change::Lost { kind, why };
+    match runtime {
+        Ok(runtime) => runtime.block_on(ask(found, options, changes)),
+        Err(error) => {
+            let why = Arc::from(error.to_string());
             // Nobody may listen any more.
-            drop(changes.blocking_send(ClusterChange { at: now(), what }));
+            let _ = all_lost(&why).try_for_each(|lost| changes.blocking_send(lost));
         }
     }
 }
 
-/// Asks until nobody listens.
-async fn ask(found: Found, own_pods: bool, changes: &Sender<ClusterChange>) -> Result<(), String> {
+/// Asks until nobody listens. Where credentials are refused, as those that have expired, they are read again:
+/// somebody may have replaced them.
+async fn ask(found: Found, options: &Options, changes: &Sender<ClusterChange>) {
+    let mut distance = watch::Distance::default();
+    let mut found = Ok(found);
+    loop {
+        let began = Instant::now();
+        let why = match found {
+            Ok(found) => match Box::pin(follow(found, options.own_pods, changes)).await {
+                Ok(()) => return,
+                Err(why) => why,
+            },
+            Err(why) => why,
+        };
+        let why = Arc::from(why.as_str());
+        for lost in all_lost(&why) {
+            if changes.send(lost).await.is_err() {
+                return;
+            }
+        }
+        if began.elapsed() > watch::LATEST {
+            distance.close();
+        }
+        tokio::select! {
+            () = sleep(distance.next()) => {}
+            () = changes.closed() => return,
+        }
+        found = match config::find(options.kubeconfig.as_deref()) {
+            Ok(found) => found.ok_or_else(|| "there is no kubeconfig any more".to_owned()),
+            Err(error) => Err(format!("{error}: {}", config::words(&error))),
+        };
+    }
+}
+
+fn all_lost(why: &Arc<str>) -> impl Iterator<Item = ClusterChange> {
+    let lost = |kind| {
+        let why = Arc::clone(why);
+        Change::Lost { kind, why }
+    };
+    Kind::ALL.into_iter().map(move |kind| ClusterChange {
+        at: now(),
+        what: lost(kind),
+    })
+}
+
+/// Lists and watches everything until nobody listens.
+///
+/// # Errors
+/// The configuration cannot be used, or its credentials are refused.
+async fn follow(
+    found: Found,
+    own_pods: bool,
+    changes: &Sender<ClusterChange>,
+) -> Result<(), String> {
     let node = config::node(&found);
     let config = found.config().await?;
     let client = Client::try_from(config).map_err(|error| watch::root(&error))?;
@@ -148,7 +199,7 @@ async fn ask(found: Found, own_pods: bool, changes: &Sender<ClusterChange>) -> R
     let nodes = Api::all_with(client.clone(), &nodes::resource());
     let sets: Api<PartialObjectMeta<ReplicaSet>> = Api::all(client.clone());
     let jobs: Api<PartialObjectMeta<Job>> = Api::all(client.clone());
-    join!(
+    try_join!(
         watch(
             sets,
             owner("replicasets"),
@@ -185,8 +236,8 @@ async fn ask(found: Found, own_pods: bool, changes: &Sender<ClusterChange>) -> R
             watch::Choice::of(own("metadata.name"), false),
             Box::new(|event, own| door.borrow_mut().node(event, own)),
         ),
-    );
-    Ok(())
+    )
+    .map(drop)
 }
 
 fn now() -> WallNs {

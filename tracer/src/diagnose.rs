@@ -140,6 +140,7 @@ pub const ALL: &[Diagnosis] = &[
     drops::SNAT_PORTS,
     dns::TCP_FALLBACK,
     service::HAIRPIN,
+    service::STALE_RULES,
     rejected::NO_ENDPOINTS,
     rejected::BACKEND_REFUSES,
     rejected::POLICY_REJECT,
@@ -147,7 +148,9 @@ pub const ALL: &[Diagnosis] = &[
     drops::RP_FILTER,
     drops::RCVBUF_FULL,
     drops::BAD_CHECKSUM,
+    drops::NEIGHBOURS_FULL,
     drops::NO_NEIGHBOUR,
+    drops::TUNNEL_TARGET,
     drops::NO_ROUTE,
     drops::TOO_BIG,
     drops::LATE_ANSWER,
@@ -190,11 +193,19 @@ const SAME: &[(&str, &str)] = &[
     ("upstream_timeout", "upstream_slow"),
 ];
 
-/// What is another sign of the same, at a server that asked what the first of a pair is about: what its
-/// upstream server does not answer it cannot answer either, and CoreDNS keeps a SERVFAIL for five seconds.
+/// What is another sign of the same, at what was asked by rows of the first of a pair. What an upstream server does
+/// not answer its asker cannot answer either, and CoreDNS keeps a SERVFAIL for five seconds; a server that hangs
+/// is not ready before long, and its Service loses it as an endpoint. Who is led to pods that are gone is told so in
+/// many ways.
 const BEHIND: &[(&str, &str)] = &[
     ("upstream_timeout", "servfail"),
     ("upstream_timeout", "late_answer"),
+    ("server_overloaded", "no_endpoints"),
+    ("server_silent", "no_endpoints"),
+    ("stale_rules", "unreachable"),
+    ("stale_rules", "no_neighbour"),
+    ("stale_rules", "backend_silent"),
+    ("stale_rules", "unanswered"),
 ];
 
 /// Most objects that are told apart.
@@ -224,7 +235,7 @@ impl Diagnoses {
                 Some((index, diagnosis.claim?(row, named, &self.state)?))
             })
         };
-        self.state.add(row);
+        self.state.add(row, named.verdict);
         let Some((index, claim)) = claimed else {
             return;
         };

@@ -2,6 +2,7 @@
 //! local ports and the API server (`seen`), then judges what was seen, check by check; changes
 //! nothing. A check is one question, and knows three answers.
 
+mod causes;
 mod cni;
 mod coredns;
 mod kube_proxy;
@@ -55,6 +56,8 @@ pub enum Answer {
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
+    /// Names of checks, each of which, where it fails, brings this about; empty where nothing else does.
+    pub follows: &'static [&'static str],
     /// The object or file concerned, such as `ConfigMap kube-system/coredns, line 7`.
     pub object: String,
     /// What is wrong, in one sentence without the full stop.
@@ -75,7 +78,7 @@ impl Answer {
         }
     }
 
-    /// The word for it, in text and JSON alike: `good`, `warning`, `broken` or `unknown`.
+    /// The word for it where it stands alone: `good`, `warning`, `broken` or `unknown`.
     pub fn verdict(&self) -> &'static str {
         match self {
             Self::Holds(_) => "good",

@@ -13,6 +13,7 @@ mod explain;
 mod export;
 mod feed;
 mod filter;
+mod hearing;
 mod join;
 mod names;
 mod offline;

@@ -48,10 +48,40 @@ pub(super) const FAILURES: &[Failure] = &[
         mend: Run(|cluster| cluster.component("n1-kube-proxy", "CONT")),
         found: &[("kube_proxy_health", "127.0.0.1:10256/healthz")],
     },
+    Failure {
+        what: "kube-proxy's ConfigMap asks for another mode than it runs in",
+        make: Run(|cluster| cluster.apply(IPVS)),
+        mend: Run(|cluster| {
+            cluster.kubectl("delete configmap -n kube-system kube-proxy");
+        }),
+        found: &[(
+            "kube_proxy_mode",
+            "ConfigMap kube-system/kube-proxy: says ipvs",
+        )],
+    },
+    Failure {
+        what: "kube-proxy's kubeconfig is missing",
+        make: Sh("mv /var/lib/kube-proxy/kubeconfig.conf /var/lib/kube-proxy/kubeconfig"),
+        mend: Sh("mv /var/lib/kube-proxy/kubeconfig /var/lib/kube-proxy/kubeconfig.conf"),
+        found: &[(
+            "kube_proxy_kubeconfig",
+            "kube-proxy's kubeconfig: cannot be read",
+        )],
+    },
 ];
 
+const IPVS: &str = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: kube-proxy, namespace: kube-system}
+data:
+  config.conf: |
+    apiVersion: kubeproxy.config.k8s.io/v1alpha1
+    kind: KubeProxyConfiguration
+    mode: ipvs
+";
+
 #[test]
-#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
 fn a_kube_proxy_that_does_not_do_its_work_is_named() {
     check(FAILURES);
 }

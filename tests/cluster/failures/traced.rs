@@ -2,16 +2,53 @@
 
 use super::Step::{self, Run, Sh};
 use super::{Cluster, Made};
-use crate::cluster::bed::shown;
+use crate::cluster::bed::{Load, shown};
 use crate::support::trace::Tracer;
 
-/// A failure, and the findings that a trace of a pod's queries ends with.
+/// A failure, and the findings that a trace of what a pod asks ends with.
 pub(super) struct Traced {
     what: &'static str,
     make: Step,
     mend: Step,
+    asks: Asks,
     /// Name, and how the object begins, of each of them: there is one for each pod of CoreDNS that was asked.
     found: &'static str,
+}
+
+/// What the pod asks meanwhile.
+enum Asks {
+    /// For a name of the cluster, three times, a second each.
+    Name,
+    /// The same eight times, for each server of DNS to be asked.
+    Names,
+    /// For a name outside it, until it is told something.
+    Outside,
+    /// For the page of a web server, ten times.
+    Web,
+}
+
+impl Asks {
+    /// Words of `tracer trace`, and of a shell.
+    fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Name => (
+                "--dns --path --unanswered-after 1s",
+                "for i in 1 2 3; do timeout 1 nslookup -type=a web.shop.svc.cluster.local; done",
+            ),
+            Self::Names => (
+                "--dns --path --unanswered-after 1s",
+                "for i in 1 2 3 4 5 6 7 8; do timeout 1 nslookup -type=a web.shop.svc.cluster.local; done",
+            ),
+            Self::Outside => (
+                "--dns --path --unanswered-after 9s",
+                "timeout 15 nslookup -type=a www.example.test.",
+            ),
+            Self::Web => (
+                "--connections --path --unanswered-after 1s",
+                "for i in 1 2 3 4 5 6 7 8 9 10; do timeout 1 wget -q -O - http://web/; done",
+            ),
+        }
+    }
 }
 
 /// Has the runtime do something to all containers of CoreDNS.
@@ -41,6 +78,7 @@ pub(super) const FAILURES: &[Traced] = &[
         what: "a rule of the node drops pods' DNS",
         make: Sh("iptables -I FORWARD -p udp --dport 53 -j DROP"),
         mend: Sh("iptables -D FORWARD -p udp --dport 53 -j DROP"),
+        asks: Asks::Name,
         found: "forward_drop: netfilter's hook FORWARD",
     },
     Traced {
@@ -55,19 +93,47 @@ pub(super) const FAILURES: &[Traced] = &[
             cluster.kubectl("scale -n kube-system deployment coredns --replicas=2");
             cluster.kubectl("rollout status -n kube-system deployment coredns --timeout=50s");
         }),
+        asks: Asks::Name,
         found: "no_endpoints: Service 10.96.0.10 (kube-system/kube-dns)",
     },
     Traced {
         what: "CoreDNS hangs",
         make: Run(|cluster| coredns(cluster, "pause")),
         mend: Run(|cluster| coredns(cluster, "resume")),
+        asks: Asks::Name,
         found: "server_overloaded: server 10.244.",
     },
     Traced {
         what: "the targetPort of Service kube-dns is another than CoreDNS listens on",
         make: Run(|cluster| target_port(cluster, 5353)),
         mend: Run(|cluster| target_port(cluster, 53)),
+        asks: Asks::Name,
         found: "backend_refuses: backend 10.244.",
+    },
+    Traced {
+        what: "the DNS server that CoreDNS forwards to hangs",
+        make: Run(|cluster| cluster.component("control-upstream", "STOP")),
+        mend: Run(|cluster| cluster.component("control-upstream", "CONT")),
+        asks: Asks::Outside,
+        found: "upstream_timeout: upstream server 192.0.2.10",
+    },
+    Traced {
+        what: "flannel.1 has no forwarding entry for the other node, and pods ask",
+        make: Sh(super::cni::FDB_GONE),
+        mend: Sh(super::cni::FDB_BACK),
+        asks: Asks::Names,
+        found: "tunnel_target: address 10.244.2.",
+    },
+    Traced {
+        what: "kube-proxy hangs while all endpoints of a Service are replaced",
+        make: Run(|cluster| {
+            cluster.component("n1-kube-proxy", "STOP");
+            cluster.kubectl("delete pods -n shop -l app=web --wait");
+            cluster.kubectl("rollout status -n shop deployment web --timeout=50s");
+        }),
+        mend: Run(|cluster| cluster.component("n1-kube-proxy", "CONT")),
+        asks: Asks::Web,
+        found: "stale_rules: Service ",
     },
 ];
 
@@ -86,24 +152,12 @@ fn a_trace_ends_with_what_was_broken_meanwhile() {
         let made = Made::make(&cluster, &failure.make, &failure.mend);
         let mut command = cluster.tracer_on("n1");
         command.env("KUBECONFIG", cluster.admin());
-        let tracer = Tracer::start_by(
-            command,
-            &format!(
-                "--dns --path --unanswered-after 1s --pod shop/{}",
-                client.name
-            ),
-        );
+        let (words, asks) = failure.asks.words();
+        let words = format!("{words} --pod shop/{}", client.name);
+        let tracer = Tracer::start_by(command, &words);
         // It fails, as it should.
-        cluster.kubectl_words(&[
-            "exec",
-            "-n",
-            "shop",
-            &client.name,
-            "--",
-            "sh",
-            "-c",
-            "for i in 1 2 3; do timeout 1 nslookup -type=a web.shop.svc.cluster.local; done; true",
-        ]);
+        let asks = format!("{asks}; true");
+        cluster.kubectl_words(&["exec", "-n", "shop", &client.name, "--", "sh", "-c", &asks]);
         let traced = tracer.stop();
         drop(made);
         let found = traced.found();
@@ -115,4 +169,88 @@ fn a_trace_ends_with_what_was_broken_meanwhile() {
         );
         shown(&row(failure));
     }
+}
+
+/// Pods of web that are ready to go when they are told to, as a rollout without failures needs them.
+fn graceful(cluster: &Cluster) {
+    let yaml = Cluster::bed_file("shop.yaml");
+    let (from, to) = (
+        "terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+",
+        "terminationGracePeriodSeconds: 20
+      containers:
+      - name: web
+        lifecycle: {preStop: {exec: {command: [sleep, \"6\"]}}}
+",
+    );
+    assert!(yaml.contains(from));
+    cluster.apply(&yaml.replace(from, to));
+    cluster.kubectl("rollout status -n shop deployment web --timeout=50s");
+}
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
+fn a_rollout_of_web_and_of_coredns_and_pods_that_come_and_go_lead_to_no_finding() {
+    let cluster = Cluster::up();
+    let back = Run(|cluster| {
+        cluster.kubectl("delete -n shop deployment web");
+        cluster.apply(&Cluster::bed_file("shop.yaml"));
+        cluster.kubectl("rollout status -n shop deployment web --timeout=50s");
+    });
+    let made = Made::make(&cluster, &Run(graceful), &back);
+    let nodes = ["n1", "n2"];
+    let clients = nodes.map(|node| cluster.client(node));
+    let tracers = nodes.map(|node| {
+        let mut command = cluster.tracer_on(node);
+        command.env("KUBECONFIG", cluster.admin());
+        Tracer::start_by(command, "--path --namespace shop --ring-kib 65536")
+    });
+    // What is not there is asked for, too.
+    let ask = "timeout 3 wget -q -O - http://web/ || echo failed; nslookup -type=a nobody.shop.svc.cluster.local >/dev/null";
+    let loads = clients
+        .each_ref()
+        .map(|client| Load::start(&cluster, client, ask));
+    for deployment in [
+        "-n shop deployment/web",
+        "-n kube-system deployment/coredns",
+    ] {
+        cluster.kubectl(&format!("rollout restart {deployment}"));
+        for guest in 1..4 {
+            cluster.kubectl_words(&[
+                "run",
+                "-n",
+                "shop",
+                &format!("guest{guest}"),
+                "--image=docker.io/bed/busybox:1",
+                "--image-pull-policy=Never",
+                "--restart=Never",
+                "--rm",
+                "-i",
+                "--quiet",
+                "--",
+                "wget -q -O - http://web.shop.svc.cluster.local/",
+            ]);
+        }
+        cluster.kubectl(&format!("rollout status {deployment} --timeout=60s"));
+    }
+    let [one, two] = loads;
+    let said = [
+        one.stop(&cluster, &clients[0]),
+        two.stop(&cluster, &clients[1]),
+    ];
+    let mut rows = 0;
+    for (tracer, node) in tracers.into_iter().zip(nodes) {
+        let traced = tracer.stop();
+        rows += traced.lines().len();
+        assert_eq!(traced.found(), [""; 0], "{node}");
+    }
+    drop(made);
+    let served = said.concat();
+    assert!(!served.contains(&"failed".to_owned()), "{served:?}");
+    assert!(rows > 200, "{rows}");
+    shown(&format!(
+        "{rows} rows of two nodes during rollouts of web and CoreDNS, with pods that came and went: no finding"
+    ));
 }

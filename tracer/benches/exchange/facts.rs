@@ -11,28 +11,33 @@ use tracer::model::{
 /// Places at which an exchange is seen.
 pub(crate) const HOPS: usize = 8;
 
-/// Both ends of an exchange, before and after NAT.
-struct Ends {
-    client: SocketAddr,
-    vip: SocketAddr,
-    backend: SocketAddr,
+/// One exchange: who asks, who answers, and how fast.
+#[derive(Clone, Copy)]
+pub(crate) struct Exchange<'a> {
+    pub(crate) client: SocketAddr,
+    pub(crate) vip: SocketAddr,
+    pub(crate) backend: SocketAddr,
+    /// DNS id, which tells the skb's address too.
+    pub(crate) id: u16,
+    pub(crate) name: &'a str,
+    /// Type asked for.
+    pub(crate) qtype: u8,
+    /// Flags of the answer.
+    pub(crate) answer: u16,
+    /// From one sight to the next.
+    pub(crate) hop: Duration,
+    /// What the server needs besides.
+    pub(crate) server: Duration,
 }
 
-impl Ends {
-    fn new(port: u16) -> Self {
-        Self {
-            client: ([192, 0, 2, 1], port).into(),
-            vip: ([10, 96, 0, 10], 53).into(),
-            backend: ([192, 0, 2, 53], 53).into(),
-        }
-    }
-
+impl Exchange<'_> {
     /// Flow, conntrack entry and place of each sight, in order.
     fn sights(&self) -> [(Flow, bool, Place, u32); HOPS] {
         let Self {
             client,
             vip,
             backend,
+            ..
         } = *self;
         let flow = |src, dst| Flow { src, dst };
         [
@@ -60,53 +65,59 @@ impl Ends {
             zone: 0,
         }
     }
-}
 
-/// A DNS message about the address of `name`.
-pub(crate) fn message(id: u16, flags: u16, name: &str) -> Bytes {
-    let mut wire: Vec<u8> = [id, flags, 1, 0, 0, 0]
-        .into_iter()
-        .flat_map(u16::to_be_bytes)
-        .collect();
-    for label in name.split('.') {
-        wire.extend(u8::try_from(label.len()));
-        wire.extend_from_slice(label.as_bytes());
-    }
-    wire.extend_from_slice(&[0, 0, 1, 0, 1]);
-    wire.into()
-}
-
-/// The facts of exchange `number`, which begins at `ktime` and asks for `name`, from one of `ports` ports.
-pub(crate) fn exchange(number: u64, ktime: KtimeNs, ports: u16, name: &str) -> [Fact; HOPS] {
-    let low = u16::try_from(number & 0xffff).unwrap_or_default();
-    let ends = Ends::new(40_000 + low % ports);
-    let messages = [message(low, 0x0100, name), message(low, 0x8180, name)];
-    let mut at = 0;
-    ends.sights().map(|(flow, has_entry, place, netns)| {
-        at += 1;
-        let [query, answer] = &messages;
-        let payload = if at <= HOPS / 2 { query } else { answer };
-        let sends = place == Place::Queued && netns != 2;
-        Fact::Packet(Packet {
-            ktime: ktime.plus(Duration::from_micros(5 * at as u64)),
-            place,
-            netns: NetnsInode(netns),
-            ifindex: Ifindex(u32::try_from(at).unwrap_or_default()),
-            skb: SkbId(0x1000 + (number % 7) * 256 + u64::from(at > HOPS / 2)),
-            flow,
-            transport: Transport::Udp,
-            conntrack: has_entry.then(|| ends.entry()),
-            sender: sends.then_some(Sender {
-                pid: Some(netns),
-                comm: Comm(*b"bench\0\0\0\0\0\0\0\0\0\0\0"),
-                cgroup: None,
-                sock: SockId(u64::from(netns)),
-            }),
-            headers: Bytes::new(),
-            payload: payload.clone(),
-            payload_len: u32::try_from(payload.len()).unwrap_or_default(),
-            unreadable: false,
-            tunnel: None,
+    /// Its query and its answer.
+    pub(crate) fn messages(&self) -> [Bytes; 2] {
+        [0x0100, self.answer].map(|flags| {
+            let mut wire: Vec<u8> = [self.id, flags, 1, 0, 0, 0]
+                .into_iter()
+                .flat_map(u16::to_be_bytes)
+                .collect();
+            for label in self.name.split('.') {
+                wire.extend(u8::try_from(label.len()));
+                wire.extend_from_slice(label.as_bytes());
+            }
+            wire.extend_from_slice(&[0, 0, self.qtype, 0, 1]);
+            wire.into()
         })
-    })
+    }
+
+    /// Its facts; it begins at `ktime`.
+    pub(crate) fn facts(&self, ktime: KtimeNs) -> [Fact; HOPS] {
+        let messages = self.messages();
+        let mut at = 0;
+        self.sights().map(|(flow, has_entry, place, netns)| {
+            at += 1;
+            let [query, answer] = &messages;
+            let is_answer = at > HOPS / 2;
+            let payload = if is_answer { answer } else { query };
+            let sends = place == Place::Queued && netns != 2;
+            let server = if is_answer {
+                self.server
+            } else {
+                Duration::ZERO
+            };
+            Fact::Packet(Packet {
+                ktime: ktime.plus(self.hop * u32::try_from(at).unwrap_or_default() + server),
+                place,
+                netns: NetnsInode(netns),
+                ifindex: Ifindex(u32::try_from(at).unwrap_or_default()),
+                skb: SkbId(0x1000 + u64::from(self.id % 7) * 256 + u64::from(is_answer)),
+                flow,
+                transport: Transport::Udp,
+                conntrack: has_entry.then(|| self.entry()),
+                sender: sends.then_some(Sender {
+                    pid: Some(netns),
+                    comm: Comm(*b"bench\0\0\0\0\0\0\0\0\0\0\0"),
+                    cgroup: None,
+                    sock: SockId(u64::from(netns)),
+                }),
+                headers: Bytes::new(),
+                payload: payload.clone(),
+                payload_len: u32::try_from(payload.len()).unwrap_or_default(),
+                unreadable: false,
+                tunnel: None,
+            })
+        })
+    }
 }

@@ -171,7 +171,8 @@ fn node_of_certificate(pem: &str) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
+/// The innermost cause.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;

@@ -9,7 +9,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     pin::pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt as _;
@@ -36,10 +36,18 @@ const TRIAL: Duration = Duration::from_secs(5);
 
 /// Between two attempts, at first and at most.
 const SOONEST: Duration = Duration::from_millis(500);
-const LATEST: Duration = Duration::from_secs(15);
+pub(super) const LATEST: Duration = Duration::from_secs(15);
 
 /// Between two attempts at what is forbidden: that seldom changes.
-const FORBIDDEN: Duration = Duration::from_secs(60);
+const WHILE_FORBIDDEN: Duration = Duration::from_secs(60);
+
+/// How long credentials are refused until they are no longer tried: kube keeps a token for a minute.
+const REFUSED: Duration = Duration::from_secs(75);
+
+// RFC 9110, 15.5.
+const UNAUTHORIZED: u16 = 401;
+const FORBIDDEN: u16 = 403;
+const GONE: u16 = 410;
 
 /// After this many seconds a watch begins anew. A connection that died in silence is noticed no
 /// later.
@@ -94,6 +102,9 @@ pub(super) enum Ended {
     Unheard,
     /// Listing is forbidden to us.
     Forbidden,
+    /// Our credentials are refused, and kube, which reads a token's file each minute, found no better ones; the
+    /// API server's words.
+    Refused(String),
 }
 
 pub(super) fn config() -> Config {
@@ -126,7 +137,15 @@ impl Told<'_> {
 }
 
 /// Lists and watches until nobody listens.
-pub(super) async fn watch<K>(api: Api<K>, told: Told<'_>, choice: Choice, mut pass: Pass<'_, K>)
+///
+/// # Errors
+/// The credentials are refused.
+pub(super) async fn watch<K>(
+    api: Api<K>,
+    told: Told<'_>,
+    choice: Choice,
+    mut pass: Pass<'_, K>,
+) -> Result<(), String>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -138,10 +157,11 @@ where
         let own = config.field_selector.is_some();
         let mut pass = |event| pass(event, own);
         match follow(&api, &config, &told, &mut pass).await {
-            Ended::Unheard => return,
+            Ended::Unheard => return Ok(()),
+            Ended::Refused(why) => return Err(why),
             Ended::Forbidden => match narrower.take() {
                 Some(narrower) => config = narrower,
-                None => sleep(FORBIDDEN).await,
+                None => sleep(WHILE_FORBIDDEN).await,
             },
         }
     }
@@ -207,7 +227,7 @@ where
                 }
             }
             // The version last seen is too old to go on from: it lists again.
-            Some(Err(watcher::Error::WatchError(status))) if status.code == 410 => {}
+            Some(Err(watcher::Error::WatchError(status))) if status.code == GONE => {}
             Some(Err(error)) => {
                 told.lost(&words(&error)).await?;
                 if listing && is_forbidden(&error) {
@@ -237,6 +257,7 @@ where
         limit: Some(1),
         ..ListParams::default()
     };
+    let began = Instant::now();
     loop {
         tokio::select! {
             () = sleep(distance.next()) => {}
@@ -244,7 +265,13 @@ where
         }
         let why = match timeout(TRIAL, api.list(&one)).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => root(&error),
+            Ok(Err(error)) => {
+                let why = root(&error);
+                if is(&error, UNAUTHORIZED) && began.elapsed() > REFUSED {
+                    return Err(Ended::Refused(why));
+                }
+                why
+            }
             Err(_) => format!("no answer within {} s", TRIAL.as_secs()),
         };
         told.lost(&why).await?;
@@ -257,7 +284,11 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     else {
         return false;
     };
-    matches!(error, kube::Error::Api(status) if status.code == 403)
+    is(error, FORBIDDEN)
+}
+
+fn is(error: &kube::Error, code: u16) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == code)
 }
 
 fn words(error: &watcher::Error) -> String {
@@ -288,12 +319,12 @@ pub(super) fn root(error: &kube::Error) -> String {
 
 /// Between attempts: longer each time, and not the same on all nodes.
 #[derive(Debug, Default)]
-struct Distance {
+pub(super) struct Distance {
     attempts: u32,
 }
 
 impl Distance {
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let most = SOONEST
             .saturating_mul(1 << self.attempts.min(8))
             .min(LATEST);
@@ -304,7 +335,8 @@ impl Distance {
         most / 2 + most / 1024 * share
     }
 
-    fn close(&mut self) {
+    /// The next is short again.
+    pub(super) fn close(&mut self) {
         self.attempts = 0;
     }
 }

@@ -143,6 +143,7 @@ pub(super) fn freed(what: &str, reason: &str) -> String {
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "NEIGH_FAILED" | "NEIGH_DEAD" => NO_NEIGHBOUR,
+        "NEIGH_CREATEFAIL" => "the neighbour table was full",
         "NEIGH_QUEUEFULL" => "too many waited for its next hop to answer ARP",
         "IP_OUTNOROUTES" | "IP_INNOROUTES" => "there was no route for it",
         "IP_RPFILTER" => "the way back leads by another device than it came by (rp_filter)",

@@ -72,6 +72,22 @@ pub(super) const BAD_CHECKSUM: Diagnosis = of(
     },
 );
 
+pub(super) const NEIGHBOURS_FULL: Diagnosis = of(
+    "neighbours_full",
+    "is full: packets for addresses that were not spoken to lately are dropped",
+    [
+        "the packet is freed with reason NEIGH_CREATEFAIL; dmesg says `neighbour: arp_cache: neighbor table overflow!`",
+        "more addresses are spoken to than net.ipv4.neigh.default.gc_thresh3, which is 1024 and shared by all namespaces of the node: many pods on a flat network, or a scan",
+        "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192, gc_thresh2=4096 and gc_thresh1=1024; for IPv6 those of net.ipv6.neigh.default",
+        "table_fulls in /proc/net/stat/arp_cache and ndisc_cache does not grow",
+    ],
+    |row, _, _| {
+        with_reason(row, &["NEIGH_CREATEFAIL"], |_| {
+            Object("neighbour table of this node", At::Here)
+        })
+    },
+);
+
 pub(super) const NO_NEIGHBOUR: Diagnosis = of(
     "no_neighbour",
     "does not answer ARP or neighbour discovery, so packets for it are dropped",
@@ -82,6 +98,18 @@ pub(super) const NO_NEIGHBOUR: Diagnosis = of(
         "",
     ],
     |row, _, _| with_reason(row, &["NEIGH_"], address),
+);
+
+pub(super) const TUNNEL_TARGET: Diagnosis = of(
+    "tunnel_target",
+    "is on a node that the tunnel does not know, so packets for it are dropped",
+    [
+        "the packet reaches the tunnel's device, as flannel.1, and is freed there with reason NO_TX_TARGET, which was VXLAN_NO_REMOTE in Linux 6.12",
+        "the forwarding entry for the other node is missing: the CNI plugin's daemon does not run on this node, or never heard of that one",
+        "tracer doctor --only cni_peers; bridge fdb show dev flannel.1; restart the CNI plugin's pod on this node",
+        "bridge fdb show lists the other node",
+    ],
+    |row, _, _| with_reason(row, &["NO_TX_TARGET", "VXLAN_NO_REMOTE"], address),
 );
 
 pub(super) const NO_ROUTE: Diagnosis = of(

@@ -84,7 +84,23 @@ fn no_endpoints(row: &Row, _: &Named, state: &State) -> Option<Claim> {
     })
 }
 
+/// How the kubelet is called, alone or with others in one process.
+const KUBELETS: [&str; 4] = ["kubelet", "k3s-server", "k3s-agent", "kubelite"];
+
+/// A pod that is starting refuses its probes, and is not ready for that; nobody else is led to it yet.
+fn is_probe(row: &Row) -> bool {
+    let sender = row.client().sender.as_ref();
+    let of_kubelet = sender.is_some_and(|sender| {
+        let comm = sender.comm.to_string();
+        KUBELETS.contains(&comm.as_str())
+    });
+    of_kubelet && row.backend().is_none()
+}
+
 fn backend_refuses(row: &Row, _: &Named, _: &State) -> Option<Claim> {
+    if is_probe(row) {
+        return None;
+    }
     let there = row.backend().unwrap_or(row.asked());
     let refused = match row {
         Row::Connection(connection) => {

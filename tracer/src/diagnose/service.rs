@@ -1,7 +1,7 @@
 //! Failures of a Service's translation, and of connections that were made.
 
 use super::{Claim, Diagnosis, Object, cause};
-use crate::model::{Outcome, Row, Severity, asked::Via};
+use crate::model::{Outcome, Protocol, Row, Severity, asked::Via, journey::Side, verdict::Verdict};
 
 pub(super) const HAIRPIN: Diagnosis = Diagnosis {
     name: "hairpin",
@@ -21,6 +21,32 @@ pub(super) const HAIRPIN: Diagnosis = Diagnosis {
     }),
 };
 
+pub(super) const STALE_RULES: Diagnosis = Diagnosis {
+    name: "stale_rules",
+    severity: Severity::Broken,
+    sentence: "leads new connections to what is no endpoint of it any more",
+    wire: "the SYN is translated to an address that left the Service's EndpointSlices more than two seconds before, or was never in them, and no handshake comes about",
+    cause: "kube-proxy on this node does not follow: it hangs, cannot reach the API server, or fails to write its rules",
+    remedy: "tracer doctor --only kube_proxy; restart kube-proxy on this node; tracer verify tells which Services are concerned",
+    refuted_by: "a connection made now goes to an endpoint: kube-proxy was late and has caught up",
+    least: 3,
+    claim: Some(|row, named, _| {
+        let gone = matches!(named.verdict?, Verdict::Stale(_) | Verdict::NotAnEndpoint);
+        // A TCP connection asks the rules; a UDP socket may go on with an old conntrack entry.
+        let new =
+            matches!(row, Row::Connection(connection) if connection.protocol == Protocol::Tcp);
+        (gone && new && !row.outcome().is_good()).then(|| Claim {
+            object: Object::asked("Service", row),
+            shown: format!(
+                "to {}: {}",
+                row.backend()
+                    .map_or_else(String::new, |backend| backend.to_string()),
+                cause(row)
+            ),
+        })
+    }),
+};
+
 pub(super) const UNTRANSLATED: Diagnosis = Diagnosis {
     name: "untranslated",
     severity: Severity::Broken,
@@ -34,7 +60,14 @@ pub(super) const UNTRANSLATED: Diagnosis = Diagnosis {
         let service = named.asked.service.as_ref()?;
         let of_rules = !matches!(service.port.via, Via::Headless);
         let silent = row.outcome() == Outcome::Unanswered && row.backend().is_none();
-        (of_rules && silent).then(|| Claim {
+        // The sight of its translation may have been lost; and what did not leave the node may be translated and
+        // wait for its next hop.
+        let lost = cause(row).contains("records were lost");
+        let within = row.stopped().is_some_and(|stopped| {
+            matches!(stopped.at.side, Side::Received)
+                && Some(stopped.at.netns) != row.client().netns
+        });
+        (of_rules && silent && !lost && !within).then(|| Claim {
             object: Object::asked("address", row),
             shown: cause(row).to_owned(),
         })

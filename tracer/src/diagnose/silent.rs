@@ -157,7 +157,8 @@ pub(super) const SERVER_SLOW: Diagnosis = Diagnosis {
 /// What a finding is once all rows are known: a backend that is silent or out of reach may be gone;
 /// `None` when what was claimed does not hold.
 ///
-/// 1. It answered nobody, one socket asked it again and again, and the Service answers otherwise.
+/// 1. It answered nobody, one socket asked it again and again, no new ones come, or the API server says that it is no
+///    endpoint, and the Service answers otherwise.
 /// 2. An address that answered somebody later is not silent.
 pub(super) fn settled(
     diagnosis: &'static Diagnosis,
@@ -167,7 +168,7 @@ pub(super) fn settled(
     let may_be_gone = ["backend_silent", "unreachable", "no_neighbour"];
     if let (true, Some(backend)) = (may_be_gone.contains(&diagnosis.name), object.ip()) {
         let did = state.did(backend);
-        if did.answered == 0 && did.again > 0 && state.others_answer(backend) {
+        if did.answered == 0 && did.again > 0 && did.is_left() && state.others_answer(backend) {
             return Some(&STALE_CONNTRACK);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row};
+use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row, verdict::Verdict};
 
 /// Most entries of a generation; there are two.
 const ROOM: usize = 8192;
@@ -63,8 +63,23 @@ pub(super) struct Did {
     pub(super) failed: u64,
     /// Failures of a socket that had failed there before.
     pub(super) again: u64,
+    /// Whether it is an endpoint of what was asked, by the last that the API server said; `None` where it was not
+    /// heard.
+    is_endpoint: Option<bool>,
     /// What was asked last that became it.
     asked: Option<SocketAddr>,
+}
+
+/// Sockets that an old conntrack entry leads astray, at most: where rules do it, there are ever new ones.
+const ASTRAY: u64 = 3;
+
+impl Did {
+    /// Whether nobody is led to it any more, but by an old conntrack entry.
+    pub(super) fn is_left(&self) -> bool {
+        let sockets = self.failed - self.again;
+        self.is_endpoint
+            .map_or(sockets <= ASTRAY, |endpoint| !endpoint)
+    }
 }
 
 /// All of it.
@@ -80,8 +95,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes a row, after it was judged.
-    pub(super) fn add(&mut self, row: &Row) {
+    /// Takes a row, and what its translation is worth, after it was judged.
+    pub(super) fn add(&mut self, row: &Row, verdict: Option<Verdict>) {
         let good = row.outcome() == Outcome::Answered;
         if let Row::Dns(dns) = row {
             self.add_dns(dns, good);
@@ -97,6 +112,10 @@ impl State {
         }
         let did = self.backends.entry(backend).or_default();
         did.asked = Some(row.asked());
+        if let Some(verdict) = verdict {
+            let gone = matches!(verdict, Verdict::Stale(_) | Verdict::NotAnEndpoint);
+            did.is_endpoint = Some(!gone);
+        }
         let socket = (row.client().address, backend);
         if good {
             did.answered += 1;
@@ -158,6 +177,7 @@ impl State {
                 all.answered += did.answered;
                 all.failed += did.failed;
                 all.again += did.again;
+                all.is_endpoint = all.is_endpoint.or(did.is_endpoint);
             }
         }
         all

@@ -10,6 +10,8 @@ use crate::model::{
     pod::Source,
 };
 
+mod common;
+
 const CLIENT: &str = "10.244.0.11:40000";
 const VIP: &str = "10.96.0.10:53";
 
@@ -97,15 +99,20 @@ fn failed(mut row: Dns, outcome: Outcome, cause: &str) -> Row {
 }
 
 fn found(rows: &[Row]) -> Vec<String> {
+    found_of(rows, &Named::default())
+}
+
+/// The same of rows that are all named so.
+fn found_of(rows: &[Row], named: &Named) -> Vec<String> {
     let mut diagnoses = Diagnoses::default();
     let mut trace = Trace::default();
     for row in rows {
-        diagnoses.add(row, &Named::default());
-        trace.add(row, &Named::default());
+        diagnoses.add(row, named);
+        trace.add(row, named);
     }
     let findings = diagnoses.findings(&trace.breakdown);
-    let named = findings.iter();
-    named
+    let found = findings.iter();
+    found
         .map(|finding| format!("{}: {}", finding.name, finding.object))
         .collect()
 }
@@ -171,6 +178,14 @@ fn what_the_kernel_or_the_node_says_is_named() {
     check(
         "NEIGH_FAILED, by neigh_timer_handler+0x1",
         "no_neighbour: address 10.96.0.10",
+    );
+    check(
+        "NEIGH_CREATEFAIL, by ip_finish_output2+0x1; the neighbour table was full",
+        "neighbours_full: neighbour table of this node",
+    );
+    check(
+        "NO_TX_TARGET, by vxlan_xmit+0x1",
+        "tunnel_target: address 10.96.0.10",
     );
     check(
         "IP_OUTNOROUTES, by ip_forward+0x1",

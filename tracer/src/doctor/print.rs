@@ -5,15 +5,14 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Answer, Check, Problem};
+use super::{
+    Answer, Check, Problem,
+    causes::{self, Answers},
+};
 use crate::model::Severity;
 
 /// A heading for each subject, a line for each check.
-pub(super) fn text(
-    answers: &[(Check, Answer)],
-    colour: bool,
-    out: &mut impl Write,
-) -> io::Result<()> {
+pub(super) fn text(answers: &Answers, colour: bool, out: &mut impl Write) -> io::Result<()> {
     let width = answers.iter().map(|(check, _)| check.name.len()).max();
     let width = width.unwrap_or_default();
     let paint = |code: &str, text: &str| {
@@ -37,8 +36,14 @@ pub(super) fn text(
                 writeln!(out, "  ? {name:<width$}  {}", paint("2", &said))?;
             }
             Answer::Fails(problems) => {
+                let mut follows = causes::consequences(answers, check);
                 for problem in problems {
-                    let (mark, code) = match problem.severity {
+                    if let Some(cause) = causes::cause(answers, problem) {
+                        let said = format!("follows from {cause}: see there");
+                        writeln!(out, "  ↳ {name:<width$}  {}", paint("2", &said))?;
+                        continue;
+                    }
+                    let (mark, code) = match causes::severity(answers, check, problem) {
                         Severity::Warning => ("!", "33"),
                         Severity::Broken => ("✗", "31"),
                     };
@@ -50,15 +55,24 @@ pub(super) fn text(
                         writeln!(out, "{:indent$}seen: {line}", "")?;
                     }
                     writeln!(out, "{:indent$}why: {}", "", check.why)?;
+                    for (_, problem) in follows.by_ref() {
+                        let (object, sentence) = (&problem.object, &problem.sentence);
+                        writeln!(out, "{:indent$}so: {object}: {sentence}", "")?;
+                    }
                     writeln!(out, "{:indent$}remedy: {}", "", problem.remedy)?;
                 }
             }
         }
     }
     let tally = Tally::of(answers);
+    let consequences = match tally.consequence {
+        0 => String::new(),
+        1 => "1 consequence, ".to_owned(),
+        several => format!("{several} consequences, "),
+    };
     writeln!(
         out,
-        "{} checks: {} good, {} warnings, {} broken, {} could not look",
+        "{} checks: {} good, {} warnings, {} broken, {consequences}{} could not look",
         answers.len(),
         tally.good,
         tally.warning,
@@ -85,6 +99,8 @@ struct CheckLine<'a> {
 #[derive(Serialize)]
 struct ProblemLine<'a> {
     severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follows_from: Option<&'static str>,
     object: &'a str,
     sentence: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -92,10 +108,11 @@ struct ProblemLine<'a> {
     remedy: &'a str,
 }
 
-impl<'a> From<&'a Problem> for ProblemLine<'a> {
-    fn from(problem: &'a Problem) -> Self {
+impl<'a> ProblemLine<'a> {
+    fn of(answers: &Answers, check: &Check, problem: &'a Problem) -> Self {
         Self {
-            severity: problem.severity.name(),
+            severity: causes::severity(answers, check, problem).name(),
+            follows_from: causes::cause(answers, problem),
             object: &problem.object,
             sentence: &problem.sentence,
             evidence: &problem.evidence,
@@ -111,21 +128,23 @@ struct Tally {
     good: usize,
     warning: usize,
     broken: usize,
+    consequence: usize,
     unknown: usize,
 }
 
 impl Tally {
-    fn of(answers: &[(Check, Answer)]) -> Self {
+    fn of(answers: &Answers) -> Self {
         let mut tally = Self {
             r#type: "doctor",
             schema: 1,
             ..Self::default()
         };
-        for (_, answer) in answers {
-            *match answer.verdict() {
+        for (check, answer) in answers {
+            *match causes::verdict(answers, check, answer) {
                 "good" => &mut tally.good,
                 "warning" => &mut tally.warning,
                 "broken" => &mut tally.broken,
+                "consequence" => &mut tally.consequence,
                 _ => &mut tally.unknown,
             } += 1;
         }
@@ -134,14 +153,14 @@ impl Tally {
 }
 
 /// One object for each check, the count of verdicts last.
-pub(super) fn json(answers: &[(Check, Answer)], out: &mut impl Write) -> io::Result<()> {
+pub(super) fn json(answers: &Answers, out: &mut impl Write) -> io::Result<()> {
     for (check, answer) in answers {
         let mut line = CheckLine {
             r#type: "check",
             name: check.name,
             subject: check.subject,
             why: check.why,
-            verdict: answer.verdict(),
+            verdict: causes::verdict(answers, check, answer),
             seen: None,
             could_not_look: None,
             problems: Vec::new(),
@@ -149,7 +168,12 @@ pub(super) fn json(answers: &[(Check, Answer)], out: &mut impl Write) -> io::Res
         match answer {
             Answer::Holds(seen) => line.seen = Some(seen),
             Answer::Unknown(why) => line.could_not_look = Some(why),
-            Answer::Fails(problems) => line.problems = problems.iter().map(Into::into).collect(),
+            Answer::Fails(problems) => {
+                let lines = problems.iter();
+                line.problems = lines
+                    .map(|problem| ProblemLine::of(answers, check, problem))
+                    .collect();
+            }
         }
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
@@ -171,6 +195,7 @@ mod tests {
         };
         let problem = Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "net.ipv4.ip_forward".to_owned(),
             sentence: "is 0".to_owned(),
             evidence: vec!["/proc/sys/net/ipv4/ip_forward: 0".to_owned()],
@@ -199,6 +224,43 @@ mod tests {
 3 checks: 1 good, 0 warnings, 1 broken, 1 could not look
 "
         );
+    }
+
+    #[test]
+    fn what_follows_is_told_with_its_cause() {
+        let mut answers = answers();
+        let (check, cause) = answers[1].clone();
+        let Answer::Fails(mut problems) = cause else {
+            panic!("it is off");
+        };
+        problems[0].object = "pods".to_owned();
+        problems[0].sentence = "reach nobody".to_owned();
+        problems[0].follows = &["sysctls"];
+        let pods = Check {
+            name: "pods",
+            ..check
+        };
+        answers.push((pods, Answer::Fails(problems)));
+        let mut out = Vec::new();
+        text(&answers[1..], false, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "node
+  ✗ sysctls  net.ipv4.ip_forward: is 0
+             seen: /proc/sys/net/ipv4/ip_forward: 0
+             why: nothing else forwards
+             so: pods: reach nobody
+             remedy: sysctl -w net.ipv4.ip_forward=1
+  ? clock    could not look: no API server
+  ↳ pods     follows from sysctls: see there
+3 checks: 0 good, 0 warnings, 1 broken, 1 consequence, 1 could not look
+"
+        );
+        let mut out = Vec::new();
+        json(&answers, &mut out).unwrap();
+        let lines = String::from_utf8(out).unwrap();
+        assert!(lines.contains(r#""follows_from":"sysctls""#), "{lines}");
+        assert!(lines.contains(r#""broken":1,"consequence":1,"#), "{lines}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! within that directory.
 
 use std::{
-    fs, io,
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,11 @@ impl Root {
     /// Whether it is this machine itself, so that kernel and ports can be asked too.
     pub fn is_live(&self) -> bool {
         self.0 == Path::new("/")
+    }
+
+    /// Whether all of the node's files are there; a pod has a few directories of them.
+    pub fn is_whole(&self) -> bool {
+        !self.is_live() || env::var_os("KUBERNETES_SERVICE_HOST").is_none()
     }
 
     /// Where `path`, absolute or not, lies.

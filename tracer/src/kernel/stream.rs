@@ -6,7 +6,7 @@ use std::{os::fd::AsFd as _, time::Duration};
 use aya::{
     maps::{
         Map, MapData, PerfEventArray, RingBuf,
-        perf::{PerfEvent, PerfEventArrayBuffer},
+        perf::{PerfBufferError, PerfEvent, PerfEventArrayBuffer},
     },
     util::online_cpus,
 };
@@ -263,7 +263,15 @@ fn open_paged(map: Map, ring_bytes: u32) -> Result<Vec<PerfEventArrayBuffer<MapD
     // A power of two, as the kernel asks.
     let pages = (each / rustix::param::page_size()).max(PAGED_PAGES);
     let pages = pages.checked_next_power_of_two().unwrap_or(PAGED_PAGES);
-    cpus.into_iter()
-        .map(|cpu| array.open(cpu, Some(pages)).map_err(Error::Perf))
-        .collect()
+    let mut open = |cpu| {
+        let mut pages = pages;
+        loop {
+            match array.open(cpu, Some(pages)) {
+                // What may be locked for perf is limited without CAP_IPC_LOCK (perf_event_mlock_kb).
+                Err(PerfBufferError::MMapError { .. }) if pages > PAGED_PAGES => pages /= 2,
+                opened => return opened.map_err(Error::Perf),
+            }
+        }
+    };
+    cpus.into_iter().map(&mut open).collect()
 }

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc::Receiver;
 
-use super::{offline::Offline, tell};
+use super::{hearing::Hearing, offline::Offline, tell};
 use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
@@ -83,6 +83,7 @@ pub(super) struct Names<L> {
     pub(super) local: L,
     index: Index,
     cluster: Option<Cluster>,
+    hearing: Hearing,
     offline: Option<Offline>,
     /// Rules are read where no API server is heard.
     pub(super) reads_rules: bool,
@@ -169,6 +170,7 @@ impl<L: Local> Names<L> {
             local,
             index: Index::default(),
             cluster: None,
+            hearing: Hearing::default(),
             offline: None,
             reads_rules,
             settled: asked.is_none() && !reads_rules,
@@ -190,6 +192,13 @@ impl<L: Local> Names<L> {
         self.began.get_or_insert(ktime);
         self.ktime = ktime;
         self.now = wall;
+        if let Some(cluster) = &self.cluster {
+            let server = cluster.server.as_deref().unwrap_or(&cluster.place);
+            let news = self.hearing.news(server, &self.index, wall);
+            if let Some(news) = news {
+                tell(&news);
+            }
+        }
         if let Some(offline) = &mut self.offline {
             offline.tick(ktime, wall, self.asked.is_some(), &self.index);
         }

@@ -99,6 +99,7 @@ fn host_local(seen: &Seen) -> Answer {
         let leaked = leaked(seen, &dir, &names);
         problems.push(Problem {
             severity: if used >= room { Severity::Broken } else { Severity::Warning },
+            follows: &[],
             object: format!("range {range}/{bits} of this node"),
             sentence: if used >= room {
                 "has no address left: new pods fail with `no IP addresses available in range set`".to_owned()
@@ -155,6 +156,7 @@ fn weave(seen: &Seen) -> Answer {
             }
             Answer::Fails(vec![Problem {
                 severity: Severity::Warning,
+                follows: &[],
                 object: "Weave's address ranges".to_owned(),
                 sentence:
                     "are held by peers that are gone or out of reach: they cannot be given out"

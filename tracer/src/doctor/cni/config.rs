@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Answer, Check, Problem, Root, Seen};
-use crate::model::Severity;
+use crate::{doctor::causes, model::Severity};
 
 pub(super) const CONFIG: Check = Check {
     name: "cni_config",
@@ -140,6 +140,7 @@ fn config(seen: &Seen) -> Answer {
     let Some(first) = configs.files.first() else {
         return Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: dir.clone(),
             sentence: "holds no CNI configuration: the node is NotReady, no pod gets a network, and CoreDNS stays Pending".to_owned(),
             evidence: vec![if seen.root.exists(dir) {
@@ -162,6 +163,7 @@ fn config(seen: &Seen) -> Answer {
         };
         problems.push(Problem {
             severity,
+            follows: &[],
             object: format!("{dir}/{}", file.name),
             sentence,
             evidence: Vec::new(),
@@ -188,17 +190,12 @@ fn config(seen: &Seen) -> Answer {
 
 /// A plugin that is at work on this node, whose file lies behind that of another.
 fn shadowed(seen: &Seen, configs: &Configs) -> Option<Problem> {
-    let taken = super::plugin::by_types(&configs.taken()?.types());
-    let at_work = super::plugin::at_work(seen);
-    let behind = configs.files[1..].iter().find(|file| {
-        let network = file.network.as_ref().ok();
-        let plugin = network.and_then(|network| super::plugin::by_types(&network.types()));
-        plugin.is_some_and(|plugin| Some(plugin) != taken && at_work.contains(&plugin))
-    })?;
+    let behind = super::plugin::shadowed(seen, configs)?;
     let first = &configs.files[0];
     let dir = &configs.dir;
     Some(Problem {
         severity: Severity::Warning,
+        follows: &[],
         object: format!("{dir}/{}", first.name),
         sentence: format!(
             "comes before {}, whose plugin is at work on this node: new pods get another network than the old ones",
@@ -239,11 +236,24 @@ fn binaries(seen: &Seen) -> Answer {
     };
     let missing: Vec<_> = wanted.iter().filter(|name| !there(name)).copied().collect();
     let dirs = configs.bin_dirs.join(", ");
+    let links = missing.iter().filter_map(|name| {
+        let path = configs.bin_dirs.iter().map(|dir| format!("{dir}/{name}"));
+        let mut links = path.filter_map(|path| Some((seen.root.link(&path)?, path)));
+        links.next()
+    });
+    if let Some((target, path)) = links.into_iter().next()
+        && !seen.root.is_whole()
+    {
+        return Answer::Unknown(format!(
+            "{path} is a link to {target}, which this pod does not see: look on the node itself"
+        ));
+    }
     if missing.is_empty() {
         return Answer::Holds(format!("{} are in {dirs}", wanted.join(", ")));
     }
     Answer::Fails(vec![Problem {
         severity: Severity::Broken,
+        follows: causes::CONFIGURATION,
         object: dirs,
         sentence: format!(
             "lacks {}, which {} names: new pods fail with `failed to find plugin`",

@@ -102,13 +102,13 @@ fn run(seen: &Seen) -> Answer {
     let log = logs
         .iter()
         .find(|name| name.contains(&format!("_{}", daemon.workload)));
+    // Logs outlive their pod for a while.
     let meant = match (workload, log) {
         (Some(workload), _) => format!(
             "DaemonSet {}/{} has {} of {} pods ready",
             workload.namespace, workload.name, workload.ready, workload.wanted
         ),
-        (None, Some(log)) => format!("it ran here: /var/log/pods/{log}"),
-        (None, None)
+        (None, _)
             if seen
                 .objects
                 .as_ref()
@@ -118,6 +118,7 @@ fn run(seen: &Seen) -> Answer {
                 "no {missing} runs and no DaemonSet would run it: what {plugin} lays was laid by somebody else, and stays as it is"
             ));
         }
+        (None, Some(log)) => format!("it ran here: /var/log/pods/{log}"),
         (None, None) => {
             return Answer::Unknown(format!(
                 "no {missing} runs, and whether it should nobody can tell without the API server"
@@ -129,6 +130,7 @@ fn run(seen: &Seen) -> Answer {
     });
     Answer::Fails(vec![Problem {
         severity: daemon.severity,
+        follows: &[],
         object: format!("{plugin}'s {missing}"),
         sentence: format!("does not run on this node: {}", daemon.loss),
         evidence: vec![
@@ -149,6 +151,7 @@ fn healthy(seen: &Seen, daemon: &Daemon) -> Answer {
             Some(Ok(page)) => {
                 return Answer::Fails(vec![Problem {
                     severity: Severity::Warning,
+                    follows: &[],
                     object: (*port).to_owned(),
                     sentence: format!("answers {}: the daemon runs, and is not well", page.status),
                     evidence: page.body.lines().take(5).map(str::to_owned).collect(),
@@ -177,6 +180,9 @@ mod tests {
             "var/log/pods/kube-system_calico-node-x7k2p_1/calico-node/0.log",
             "",
         );
+        // Logs outlive what the API server no longer knows.
+        assert_eq!(run(&node.seen).verdict(), "good");
+        node.seen.objects = Err("no API server".to_owned());
         let Answer::Fails(problems) = run(&node.seen) else {
             panic!("it is gone");
         };
@@ -194,6 +200,7 @@ mod tests {
             "var/log/pods/kube-system_weave-net-abcde_1/weave-npc/0.log",
             "",
         );
+        node.seen.objects = Err("no API server".to_owned());
         let Answer::Fails(problems) = run(&node.seen) else {
             panic!("it is gone");
         };

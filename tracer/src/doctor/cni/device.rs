@@ -79,6 +79,7 @@ fn must_be(network: &Network, names: &[&str], remedy: &str) -> (Vec<String>, Vec
         };
         Some(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: format!("device {name}"),
             sentence: sentence.to_owned(),
             evidence: Vec::new(),
@@ -103,6 +104,7 @@ fn flannel(seen: &Seen, network: &Network) -> (Vec<String>, Vec<Problem>) {
     if seen.root.exists("/run/flannel") && subnet_env(&seen.root, "FLANNEL_SUBNET").is_none() {
         problems.push(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "/run/flannel/subnet.env".to_owned(),
             sentence: "is missing: every new pod fails with `failed to load flannel 'subnet.env' file`".to_owned(),
             evidence: Vec::new(),
@@ -135,6 +137,7 @@ fn bridge_address(seen: &Seen, network: &Network) -> Option<Problem> {
     let held: Vec<_> = held.iter().map(ToString::to_string).collect();
     Some(Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: "device cni0".to_owned(),
         sentence: "has another range's address: new pods fail with `\"cni0\" already has an IP address different from`".to_owned(),
         evidence: vec![format!("cni0 has {}; FLANNEL_SUBNET={subnet}", held.join(", "))],
@@ -162,6 +165,7 @@ fn calico(seen: &Seen, network: &Network) -> (Vec<String>, Vec<Problem>) {
     if !seen.root.exists("/var/lib/calico/nodename") {
         problems.push(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "/var/lib/calico/nodename".to_owned(),
             sentence: "is missing: every new pod fails with `stat /var/lib/calico/nodename: no such file or directory`".to_owned(),
             evidence: Vec::new(),
@@ -185,6 +189,7 @@ fn weave(network: &Network) -> (Vec<String>, Vec<Problem>) {
         if !datapath && !reaches.iter().any(is_port) {
             problems.push(Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object: "device vethwe-bridge".to_owned(),
                 sentence: "is no port of the bridge `weave`: what pods send to other nodes never comes to weaver".to_owned(),
                 evidence: Vec::new(),

@@ -55,6 +55,7 @@ fn run(seen: &Seen) -> Answer {
         if link.mtu + adds > under.mtu {
             problems.push(Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object: format!("device {}", link.name),
                 sentence: format!("has an MTU too large for {} below it: full packets are lost", under.name),
                 evidence: vec![format!(
@@ -76,6 +77,7 @@ fn run(seen: &Seen) -> Answer {
     {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "device cni0".to_owned(),
             sentence: format!("has a larger MTU than {}: pods' full packets depend on ICMP to be made smaller", tunnel.name),
             evidence: vec![format!("cni0 has {}, {} has {}", bridge.mtu, tunnel.name, tunnel.mtu)],

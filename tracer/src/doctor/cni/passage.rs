@@ -114,6 +114,7 @@ fn shut(problems: &mut Vec<Problem>, evidence: String) {
     }
     problems.push(Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: "FORWARD of this node".to_owned(),
         sentence: "drops packets between pods of this node and of others".to_owned(),
         evidence: vec![evidence],
@@ -198,6 +199,7 @@ fn tunnel_port(seen: &Seen) -> Answer {
             let shut = closed(rules, own, there, *port, *protocol);
             problems.extend(shut.map(|evidence| Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object,
                 sentence: "is closed by this node's own rules: no packet of the tunnel passes"
                     .to_owned(),

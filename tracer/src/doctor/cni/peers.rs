@@ -89,6 +89,7 @@ fn hex(mac: Mac) -> String {
 fn problem(object: String, sentence: &str, evidence: String, remedy: String) -> Problem {
     Problem {
         severity: Severity::Broken,
+        follows: &[],
         object,
         sentence: sentence.to_owned(),
         evidence: vec![evidence],
@@ -189,35 +190,43 @@ fn flannel_vxlan(network: &Network, node: &NodeObject) -> Way {
         node.annotations
             .get(&format!("flannel.alpha.coreos.com/{key}"))
     };
-    let public = annotation("public-ip-overwrite").or_else(|| annotation("public-ip"));
-    if let Some(public) = public.and_then(|text| text.parse::<IpAddr>().ok())
-        && public != to
+    // An address of one's own choice may be a router's before the node.
+    let chosen = annotation("public-ip-overwrite");
+    let public = chosen.or_else(|| annotation("public-ip"));
+    let public = public.and_then(|text| text.parse::<IpAddr>().ok());
+    if let Some(public) = public
+        && chosen.is_none()
+        && !node.addresses.is_empty()
+        && !node.addresses.contains(&public)
     {
-        return Err(problem(
-            object,
-            "is sent to another address than that node's",
-            format!(
-                "bridge fdb: {} dst {to}; annotation public-ip of Node {} is {public}",
-                hex(mac),
-                node.name
-            ),
-            format!(
-                "bridge fdb replace {} dev flannel.1 dst {public} self permanent",
-                hex(mac)
-            ),
-        ));
-    }
-    if !node.addresses.is_empty() && !node.addresses.contains(&to) {
         return Err(problem(
             format!(
                 "annotation flannel.alpha.coreos.com/public-ip of Node {}",
                 node.name
             ),
             "is none of that node's addresses, and all others send its pods' packets there",
-            format!("it is {to}; the Node has {}", list(&node.addresses)),
+            format!("it is {public}; the Node has {}", list(&node.addresses)),
             format!(
                 "kubectl annotate node {} --overwrite flannel.alpha.coreos.com/public-ip={}",
                 node.name, node.addresses[0]
+            ),
+        ));
+    }
+    let own = public.or_else(|| node.addresses.first().copied());
+    if let Some(own) = own
+        && own != to
+    {
+        return Err(problem(
+            object,
+            "is sent to another address than that node's",
+            format!(
+                "bridge fdb: {} dst {to}; Node {} is at {own}",
+                hex(mac),
+                node.name
+            ),
+            format!(
+                "bridge fdb replace {} dev flannel.1 dst {own} self permanent",
+                hex(mac)
             ),
         ));
     }

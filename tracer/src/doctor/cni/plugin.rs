@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use super::{Answer, Check, Seen, config::Configs};
+use super::{
+    Answer, Check, Seen,
+    config::{Configs, File},
+};
 
 pub(super) const PLUGIN: Check = Check {
     name: "cni_plugin",
@@ -95,25 +98,50 @@ fn signs(seen: &Seen) -> Vec<(Plugin, String)> {
     files.chain(devices).chain(annotations).collect()
 }
 
-/// Plugins of which the node shows signs beside configuration files.
-pub(super) fn at_work(seen: &Seen) -> Vec<Plugin> {
-    signs(seen).into_iter().map(|(plugin, _)| plugin).collect()
+/// The plugin that a file names; a plain bridge may be what Flannel's or kube-router's own plugin makes of its
+/// file, so their signs count more.
+fn of_file(file: &File, signs: &[(Plugin, String)]) -> Option<Plugin> {
+    let network = file.network.as_ref().ok()?;
+    let has = |plugin| signs.iter().any(|(sign, _)| *sign == plugin);
+    Some(match by_types(&network.types())? {
+        Plugin::Bridge if has(Plugin::Flannel) => Plugin::Flannel,
+        Plugin::Bridge if has(Plugin::KubeRouter) => Plugin::KubeRouter,
+        plugin => plugin,
+    })
+}
+
+/// A file that lies behind the one that the runtime takes, and whose plugin is at work on this node, while that
+/// of the first has left no sign: the first was left behind.
+fn behind<'a>(configs: &'a Configs, signs: &[(Plugin, String)]) -> Option<(&'a File, Plugin)> {
+    let has = |plugin| signs.iter().any(|(sign, _)| *sign == plugin);
+    let (first, rest) = configs.files.split_first()?;
+    if of_file(first, signs).is_some_and(has) {
+        return None;
+    }
+    let mut rest = rest
+        .iter()
+        .filter_map(|file| Some((file, of_file(file, signs)?)));
+    rest.find(|(_, plugin)| has(*plugin))
+}
+
+/// The same, of a node.
+pub(super) fn shadowed<'a>(seen: &Seen, configs: &'a Configs) -> Option<&'a File> {
+    configs.taken()?;
+    Some(behind(configs, &signs(seen))?.0)
 }
 
 /// The plugin in use, and what says so.
 ///
-/// 1. The file that the runtime takes names it; a plain bridge may be what Flannel's or
-///    kube-router's own plugin makes of its file, so their signs count more.
+/// 1. The file that the runtime takes names it; unless nothing else speaks for it, and one behind it names a
+///    plugin that is at work.
 /// 2. Without a good file, the first sign.
 pub(super) fn plugin(seen: &Seen) -> Option<(Plugin, Vec<String>)> {
     let configs = Configs::of(&seen.root);
     let taken = configs.taken();
     let signs = signs(seen);
-    let named = taken.and_then(|taken| by_types(&taken.types()));
-    let has = |plugin| signs.iter().any(|(sign, _)| *sign == plugin);
+    let named = configs.files.first().and_then(|file| of_file(file, &signs));
+    let named = behind(&configs, &signs).map_or(named, |(_, plugin)| Some(plugin));
     let plugin = match named {
-        Some(Plugin::Bridge) if has(Plugin::Flannel) => Plugin::Flannel,
-        Some(Plugin::Bridge) if has(Plugin::KubeRouter) => Plugin::KubeRouter,
         Some(plugin) => plugin,
         None => signs.first()?.0,
     };

@@ -41,6 +41,7 @@ fn run(seen: &Seen) -> Answer {
         _ if !ignores => Answer::Holds(format!("{count}, which {plugin} enforces")),
         _ => Answer::Fails(vec![Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: format!("NetworkPolicy {}", policies[0]),
             sentence: format!(
                 "is ignored, as are all {count} of them: {plugin} enforces none, and nothing else on this node does"

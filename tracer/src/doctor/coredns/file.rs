@@ -29,6 +29,7 @@ fn run(seen: &Seen) -> Answer {
         .iter()
         .map(|fault| Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: format!("ConfigMap kube-system/coredns, line {} of Corefile", fault.line),
             sentence: format!("{}; CoreDNS does not start with it", fault.what),
             evidence: lines
@@ -62,6 +63,7 @@ fn said(file: &Corefile, domain: &str) -> String {
 fn meaning(file: &Corefile, domain: &str) -> Vec<Problem> {
     let problem = |severity, line: usize, sentence: String, remedy: &str| Problem {
         severity,
+        follows: &[],
         object: format!("ConfigMap kube-system/coredns, line {line} of Corefile"),
         sentence,
         evidence: Vec::new(),

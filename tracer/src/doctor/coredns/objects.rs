@@ -48,6 +48,7 @@ pub(super) fn deployment(objects: &Objects) -> Result<Option<&Workload>, String>
 fn missing(object: &str, sentence: &str, remedy: &str) -> Problem {
     Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: object.to_owned(),
         sentence: sentence.to_owned(),
         evidence: Vec::new(),
@@ -112,6 +113,7 @@ fn objects(seen: &Seen) -> Answer {
     if workload.dns_policy != "Default" && !workload.dns_policy.is_empty() {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: format!("{} kube-system/{}", workload.kind, workload.name),
             sentence: format!("has dnsPolicy {}: CoreDNS's own resolv.conf names CoreDNS, and `forward . /etc/resolv.conf` is a loop", workload.dns_policy),
             evidence: Vec::new(),
@@ -183,6 +185,7 @@ fn rbac(seen: &Seen) -> Answer {
     if !lacking.is_empty() && problems.is_empty() {
         problems.push(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: format!("ClusterRole {}", names.join(", ")),
             sentence: format!("does not let CoreDNS {}", lacking.join(", ")),
             evidence: vec![format!(

@@ -5,7 +5,7 @@ mod cause;
 
 use self::cause::{cause_of_log, cause_of_pod};
 use super::{Answer, Check, LABEL, Problem, Seen, objects::deployment};
-use crate::{cluster::objects::PodObject, model::Severity};
+use crate::{cluster::objects::PodObject, doctor::causes, model::Severity};
 
 pub(super) const PODS: Check = Check {
     name: "coredns_pods",
@@ -41,6 +41,7 @@ fn pods(seen: &Seen) -> Answer {
     if pods.is_empty() {
         return Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: causes::NO_OBJECT,
             object: "CoreDNS's pods".to_owned(),
             sentence: format!(
                 "do not exist: no pod of kube-system has the label {}={}",
@@ -76,6 +77,7 @@ fn pods(seen: &Seen) -> Answer {
         if !ended.is_empty() {
             problems.push(Problem {
                 severity: Severity::Warning,
+                follows: &[],
                 object: format!("Pod kube-system/{}", pod.name),
                 sentence: "was ended by the kernel for want of memory, and runs again".to_owned(),
                 evidence: vec![format!(
@@ -181,6 +183,7 @@ fn memory(seen: &Seen) -> Answer {
     }
     Answer::Fails(vec![Problem {
         severity: Severity::Warning,
+        follows: &[],
         object: format!("Deployment kube-system/{}", workload.name),
         sentence: "has a memory limit below what a cluster of this size needs".to_owned(),
         evidence: vec![format!("{counted}; the limit is {limit} MiB")],

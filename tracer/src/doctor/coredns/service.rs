@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Answer, Check, LABEL, Problem, Seen, node};
-use crate::{cluster::objects::Service, model::Severity};
+use crate::{cluster::objects::Service, doctor::causes, model::Severity};
 
 pub(super) const SERVICE: Check = Check {
     name: "kube_dns_service",
@@ -39,6 +39,7 @@ fn services(seen: &Seen) -> Result<&[Service], String> {
 fn problem(object: &str, sentence: String, evidence: Vec<String>, remedy: String) -> Problem {
     Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: object.to_owned(),
         sentence,
         evidence,
@@ -149,12 +150,15 @@ fn endpoints(seen: &Seen, service: &Service, object: &str) -> Option<Problem> {
         "{} endpoints in its EndpointSlices, none ready",
         endpoints.len()
     )];
-    Some(problem(
-        object,
-        format!("{sentence}; every query is turned away"),
-        evidence,
-        remedy,
-    ))
+    Some(Problem {
+        follows: causes::NO_SERVER,
+        ..problem(
+            object,
+            format!("{sentence}; every query is turned away"),
+            evidence,
+            remedy,
+        )
+    })
 }
 
 fn cluster_dns(seen: &Seen) -> Answer {
@@ -255,6 +259,7 @@ fn metrics(seen: &Seen) -> Answer {
     if answers >= ENOUGH && percent >= SERVFAIL {
         return Answer::Fails(vec![Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "CoreDNS's answers".to_owned(),
             sentence: format!("fail often: {percent:.1} % are SERVFAIL"),
             evidence: vec![said],

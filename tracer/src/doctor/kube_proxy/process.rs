@@ -121,6 +121,7 @@ fn process(seen: &Seen) -> Answer {
     };
     Answer::Fails(vec![Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: NAME.to_owned(),
         sentence: "does not run on this node".to_owned(),
         evidence: vec![
@@ -155,6 +156,7 @@ fn mode(seen: &Seen) -> Answer {
     if let Some(asked) = asked.as_ref().filter(|asked| **asked != found) {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: NAME.to_owned(),
             sentence: format!("runs in mode {found}, and was told {asked}"),
             evidence: vec![format!("127.0.0.1:10249/proxyMode says {found}")],
@@ -168,6 +170,7 @@ fn mode(seen: &Seen) -> Answer {
     {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "ConfigMap kube-system/kube-proxy".to_owned(),
             sentence: format!("says {in_map}, and this node's kube-proxy runs in mode {found}"),
             evidence: Vec::new(),
@@ -206,6 +209,7 @@ pub(super) fn hostname(seen: &Seen) -> Answer {
     };
     Answer::Fails(vec![Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: object.to_owned(),
         sentence: format!(
             "is {name}, and the Node is called {}: no endpoint counts as local",
@@ -228,6 +232,7 @@ fn kubeconfig(seen: &Seen) -> Answer {
         Err(why) => {
             return Answer::Fails(vec![Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object: "kube-proxy's kubeconfig".to_owned(),
                 sentence: format!("cannot be read: {why}"),
                 evidence: vec![process.args.join(" ")],
@@ -239,6 +244,7 @@ fn kubeconfig(seen: &Seen) -> Answer {
         Some((url, Ok(()))) => Answer::Holds(format!("{path}: {url} accepts connections")),
         Some((url, Err(why))) => Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: path,
             sentence: format!("names {url}, which does not answer: kube-proxy learns of no change"),
             evidence: vec![why.clone()],

@@ -61,6 +61,7 @@ fn run(seen: &Seen) -> Answer {
             Ok(count) => said.push(format!("{at}/{} to {count} endpoints", protocol.name())),
             Err((sentence, evidence)) => problems.push(Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object: format!("kube-dns at {at}/{}", protocol.name()),
                 sentence,
                 evidence: vec![evidence],

@@ -37,6 +37,7 @@ fn health(seen: &Seen) -> Answer {
         }
         Some(Ok(page)) => Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "127.0.0.1:10256/healthz".to_owned(),
             sentence: format!(
                 "answers {}: rules are not written, or the Node is being deleted",
@@ -68,6 +69,7 @@ fn silent(seen: &Seen, why: &str) -> Answer {
     }
     Answer::Fails(vec![Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: "127.0.0.1:10256/healthz".to_owned(),
         sentence: "does not answer, though kube-proxy runs: it hangs, or has not begun to write rules"
             .to_owned(),
@@ -127,6 +129,7 @@ fn sync(seen: &Seen) -> Answer {
     if last == 0.0 || waits > LATE {
         return Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: NAME.to_owned(),
             sentence: "has changes that it does not write".to_owned(),
             evidence: vec![format!("last change queued {waits:.0} s after rules were written last; {failures} failed writes")],
@@ -190,6 +193,7 @@ fn log(seen: &Seen) -> Answer {
     }
     Answer::Fails(vec![Problem {
         severity: Severity::Warning,
+        follows: &[],
         object: path,
         sentence: format!("has {} errors, the last ones among its last lines", errors.len()),
         evidence: errors.iter().rev().take(3).cloned().collect(),

@@ -59,6 +59,7 @@ fn table(seen: &Seen) -> Answer {
     };
     Answer::Fails(vec![Problem {
         severity,
+        follows: &[],
         object: "conntrack table".to_owned(),
         sentence: sentence.to_owned(),
         evidence: vec![format!("{count} of {max} entries, {percent} %")],
@@ -84,6 +85,7 @@ fn drops(seen: &Seen) -> Answer {
     if after.conntrack_early_drop > before.conntrack_early_drop {
         problems.push(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "conntrack table".to_owned(),
             sentence: "has no room: entries of living flows are thrown out".to_owned(),
             evidence: vec![growth(
@@ -99,6 +101,7 @@ fn drops(seen: &Seen) -> Answer {
     if after.conntrack_insert_failed > before.conntrack_insert_failed {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "conntrack entries".to_owned(),
             sentence: "clash: two packets of one socket race, or masquerading runs out of ports"
                 .to_owned(),
@@ -115,6 +118,7 @@ fn drops(seen: &Seen) -> Answer {
     if problems.is_empty() && after.conntrack_drop > before.conntrack_drop {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "conntrack".to_owned(),
             sentence: "drops packets whose entry cannot be made".to_owned(),
             evidence: vec![growth("drop", before.conntrack_drop, after.conntrack_drop)],
@@ -160,6 +164,7 @@ fn rp_filter(seen: &Seen) -> Answer {
     if after > before {
         return Answer::Fails(vec![Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "sysctl net.ipv4.conf.*.rp_filter".to_owned(),
             sentence: "packets are dropped because they come in by the wrong device".to_owned(),
             evidence: vec![growth("IPReversePathFilter", before, after), of],
@@ -180,6 +185,7 @@ fn udp(seen: &Seen) -> Answer {
     if after.udp_checksum > before.udp_checksum {
         problems.push(Problem {
             severity: Severity::Broken,
+            follows: &[],
             object: "UDP checksums".to_owned(),
             sentence: "datagrams come with a wrong checksum and are dropped".to_owned(),
             evidence: vec![growth(
@@ -195,6 +201,7 @@ fn udp(seen: &Seen) -> Answer {
     if after.udp_rcvbuf > before.udp_rcvbuf {
         problems.push(Problem {
             severity: Severity::Warning,
+            follows: &[],
             object: "UDP receive buffers".to_owned(),
             sentence: "datagrams are dropped because their reader is too slow".to_owned(),
             evidence: vec![growth("RcvbufErrors", before.udp_rcvbuf, after.udp_rcvbuf)],

@@ -27,6 +27,7 @@ fn kernel(seen: &Seen) -> Answer {
     let release = release.trim();
     let broken = |object: &str, sentence: String, remedy: &str| Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: object.to_owned(),
         sentence,
         evidence: Vec::new(),

@@ -78,6 +78,7 @@ fn run(seen: &Seen) -> Answer {
         Err(error) => {
             return Answer::Fails(vec![Problem {
                 severity: Severity::Broken,
+                follows: &[],
                 object: path.clone(),
                 sentence: format!(
                     "cannot be read ({error}), so no pod with dnsPolicy Default starts"
@@ -93,6 +94,7 @@ fn run(seen: &Seen) -> Answer {
     let mut problems = Vec::new();
     let problem = |severity, sentence: String, remedy: String| Problem {
         severity,
+        follows: &[],
         object: path.clone(),
         sentence,
         evidence: vec![format!(

@@ -24,6 +24,7 @@ const BRIDGE_V4: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 fn problem(sysctl: &str, sentence: &str, seen: String, remedy: String) -> Problem {
     Problem {
         severity: Severity::Broken,
+        follows: &[],
         object: format!("sysctl {sysctl}"),
         sentence: sentence.to_owned(),
         evidence: vec![seen],

@@ -3,15 +3,26 @@
 use crate::{
     cluster::objects::{Container, PodObject},
     doctor::{
-        Problem, Seen,
+        Problem, Seen, causes,
         node::resolv::{self, ResolvConf},
     },
     model::Severity,
 };
 
 fn broken(sentence: String, evidence: Vec<String>, remedy: String) -> Problem {
+    consequence(&[], sentence, evidence, remedy)
+}
+
+/// The same, of what one of the checks `follows` finds.
+fn consequence(
+    follows: &'static [&'static str],
+    sentence: String,
+    evidence: Vec<String>,
+    remedy: String,
+) -> Problem {
     Problem {
         severity: Severity::Broken,
+        follows,
         object: String::new(),
         sentence,
         evidence,
@@ -45,7 +56,8 @@ fn told(seen: &Seen, pod: &PodObject) -> Problem {
             .iter()
             .all(|container| container.ended.is_none())
     {
-        return broken(
+        return consequence(
+            causes::NO_NETWORK,
             "gets no network: the CNI plugin fails".to_owned(),
             vec![line.clone()],
             "tracer doctor --only cni on its node".to_owned(),
@@ -61,7 +73,9 @@ fn told(seen: &Seen, pod: &PodObject) -> Problem {
         .iter()
         .rfind(|line| line.starts_with("FailedMount"));
     if let Some(line) = mount {
-        return broken(
+        return consequence(
+causes::NO_OBJECT,
+
             "waits for a volume: what it mounts does not exist".to_owned(),
             vec![line.clone()],
             "kubectl -n kube-system get configmap coredns; kubeadm init phase addon coredns makes it anew".to_owned(),
@@ -92,7 +106,8 @@ fn pending(seen: &Seen, why: &str) -> Problem {
     });
     if let Some(node) = cni {
         let message = node.ready.clone().err().unwrap_or_default();
-        return broken(
+        return consequence(
+            causes::NO_NETWORK,
             format!("is Pending, for Node {} has no CNI plugin", node.name),
             vec![message],
             format!("tracer doctor --only cni on {}", node.name),
@@ -131,7 +146,8 @@ fn ended(seen: &Seen, container: &Container) -> Option<Problem> {
     if let Some((reason, code, message)) = &container.ended
         && reason == "OOMKilled"
     {
-        return Some(broken(
+        return Some(consequence(
+            causes::NO_MEMORY,
             "is ended by the kernel again and again: its memory limit is too low".to_owned(),
             vec![format!(
                 "last state OOMKilled, exit code {code}, {} restarts {message}",
@@ -172,16 +188,31 @@ pub(super) fn cause_of_log(seen: &Seen, lines: &[&str]) -> Option<Problem> {
         if line.contains("plugin/loop: Loop") {
             let path = resolv::path(&seen.root);
             let text = seen.root.read(&path).unwrap_or_default();
-            let servers = ResolvConf::parse(&text).nameservers.join(", ");
-            return Some(broken(
-                format!("forwards to itself: the kubelet hands it {path}, which names {servers}"),
+            let handed = ResolvConf::parse(&text);
+            let (by, remedy) = if handed.loopback().is_empty() {
+                (
+                    "a server in its Corefile, or in the resolv.conf of its node, leads back to it".to_owned(),
+                    "see forward in ConfigMap kube-system/coredns, and resolv_conf of tracer doctor on its node".to_owned(),
+                )
+            } else {
+                let servers = handed.nameservers.join(", ");
+                (
+                    format!("the kubelet hands it {path}, which names {servers}"),
+                    resolv::remedy_for_loopback(&seen.root),
+                )
+            };
+            return Some(consequence(
+                causes::LOOP,
+                format!("forwards to itself: {by}"),
                 evidence(Vec::new()),
-                resolv::remedy_for_loopback(&seen.root),
+                remedy,
             ));
         }
         if let Some((place, what)) = line.split_once(" - Error during parsing: ") {
             let number = place.rsplit_once(':').map_or("?", |(_, number)| number);
-            return Some(broken(
+            return Some(consequence(
+causes::COREFILE,
+
                 format!("cannot read line {number} of Corefile: {what}"),
                 evidence(Vec::new()),
                 "kubectl -n kube-system edit configmap coredns; then kubectl -n kube-system rollout restart deployment coredns".to_owned(),
@@ -195,7 +226,9 @@ pub(super) fn cause_of_log(seen: &Seen, lines: &[&str]) -> Option<Problem> {
             ));
         }
         if line.contains("is forbidden: User \"system:serviceaccount:") {
-            return Some(broken(
+            return Some(consequence(
+causes::NO_RIGHT,
+
                 "may not read what it serves".to_owned(),
                 evidence(Vec::new()),
                 "tracer doctor --only coredns_rbac names what its ClusterRole lacks".to_owned(),
@@ -203,7 +236,9 @@ pub(super) fn cause_of_log(seen: &Seen, lines: &[&str]) -> Option<Problem> {
         }
         let api = line.contains(":443") && (line.contains("i/o timeout") || line.contains("connection refused") || line.contains("no route to host"));
         if api {
-            return Some(broken(
+            return Some(consequence(
+causes::NO_API_SERVER,
+
                 "does not reach the API server through the Service kubernetes".to_owned(),
                 evidence(Vec::new()),
                 "tracer doctor --only kube_proxy and --only cni on its node".to_owned(),
