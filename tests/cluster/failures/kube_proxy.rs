@@ -60,6 +60,19 @@ pub(super) const FAILURES: &[Failure] = &[
         )],
     },
     Failure {
+        what: "rules of kube-proxy's other mode are left behind",
+        make: Sh(
+            "if [ \"$(curl -s 127.0.0.1:10249/proxyMode)\" = iptables ]; then nft add table ip kube-proxy; else iptables -t nat -N KUBE-SERVICES; iptables -t nat -A KUBE-SERVICES -d 10.96.0.77 -j RETURN; fi",
+        ),
+        mend: Sh(
+            "if [ \"$(curl -s 127.0.0.1:10249/proxyMode)\" = iptables ]; then nft delete table ip kube-proxy; else iptables -t nat -F KUBE-SERVICES; iptables -t nat -X KUBE-SERVICES; fi",
+        ),
+        found: &[(
+            "kube_proxy_leftovers",
+            "left behind; kube-proxy runs in mode",
+        )],
+    },
+    Failure {
         what: "kube-proxy's kubeconfig is missing",
         make: Sh("mv /var/lib/kube-proxy/kubeconfig.conf /var/lib/kube-proxy/kubeconfig"),
         mend: Sh("mv /var/lib/kube-proxy/kubeconfig /var/lib/kube-proxy/kubeconfig.conf"),

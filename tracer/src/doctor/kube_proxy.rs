@@ -16,6 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     process::KUBECONFIG,
     sync::HEALTH,
     sync::SYNC,
+    rules::LEFTOVERS,
     rules::DNS_RULES,
     sync::LOG,
 ];

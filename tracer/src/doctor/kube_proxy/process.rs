@@ -137,6 +137,15 @@ fn absent(seen: &Seen) -> Answer {
     Answer::Unknown(why.unwrap_or_else(|| "kube-proxy does not run here".to_owned()))
 }
 
+/// The mode that it says it runs in.
+pub(super) fn mode_found(seen: &Seen) -> Result<String, String> {
+    match seen.http.get("127.0.0.1:10249/proxyMode") {
+        Some(Ok(page)) => Ok(page.body.trim().to_owned()),
+        Some(Err(why)) => Err(format!("its mode cannot be asked: {why}")),
+        None => Err("its mode was not asked".to_owned()),
+    }
+}
+
 fn mode(seen: &Seen) -> Answer {
     let Some(process) = seen.process(NAME) else {
         return absent(seen);
@@ -147,10 +156,9 @@ fn mode(seen: &Seen) -> Answer {
     // A configuration file counts alone (cmd/kube-proxy/app/options.go).
     let asked = if config.is_null() { flag } else { file };
     let asked = asked.filter(|mode| !mode.is_empty());
-    let found = match seen.http.get("127.0.0.1:10249/proxyMode") {
-        Some(Ok(page)) => page.body.trim().to_owned(),
-        Some(Err(why)) => return Answer::Unknown(format!("its mode cannot be asked: {why}")),
-        None => return Answer::Unknown("its mode was not asked".to_owned()),
+    let found = match mode_found(seen) {
+        Ok(found) => found,
+        Err(why) => return Answer::Unknown(why),
     };
     let mut problems = Vec::new();
     if let Some(asked) = asked.as_ref().filter(|asked| **asked != found) {

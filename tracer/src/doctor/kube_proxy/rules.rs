@@ -3,11 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Answer, Check, Problem, Seen};
+use super::{Answer, Check, Problem, Seen, process::mode_found};
 use crate::{
     cluster::objects::Service,
     doctor::passage::{Rules, Way},
     model::{Severity, cluster::PortProtocol},
+    rules::TableFamily,
 };
 
 pub(super) const DNS_RULES: Check = Check {
@@ -15,6 +16,13 @@ pub(super) const DNS_RULES: Check = Check {
     subject: "kube_proxy",
     why: "these rules are what makes the address of kube-dns lead to CoreDNS; old ones lead to pods that are gone",
     run,
+};
+
+pub(super) const LEFTOVERS: Check = Check {
+    name: "kube_proxy_leftovers",
+    subject: "kube_proxy",
+    why: "what another mode left behind goes on translating: packets meet the rules of both, and nobody keeps the old ones true",
+    run: leftovers,
 };
 
 const REMEDY: &str = "tracer doctor --only kube_proxy; kubectl -n kube-system logs of this node's kube-proxy; delete that pod to have the rules written anew";
@@ -72,6 +80,62 @@ fn run(seen: &Seen) -> Answer {
     Answer::of(problems, || match said.len() {
         0 => "no endpoint is ready that they could lead to".to_owned(),
         _ => said.join(", "),
+    })
+}
+
+/// What each mode leaves in the kernel, in words; `None` where there is nothing of it.
+fn traces(seen: &Seen, rules: &Rules) -> [(&'static str, Option<String>); 3] {
+    let tables = &rules.ruleset.tables;
+    let own = [TableFamily::Ip, TableFamily::Ip6]
+        .into_iter()
+        .find_map(|family| rules.ruleset.table(family, super::NAME));
+    let nftables = own.map(|table| format!("nftables' table {table}"));
+    let chains = tables.iter().flat_map(|table| {
+        let chains = table.chains.iter();
+        chains.filter_map(move |chain| {
+            let is = &*chain.name == "KUBE-SERVICES" && !chain.rules.is_empty();
+            is.then(|| {
+                let rules = chain.rules.len();
+                format!("chain KUBE-SERVICES of {table}, {rules} rules")
+            })
+        })
+    });
+    let iptables = chains.into_iter().next();
+    let network = seen.network.as_ref().ok();
+    let dummy = network.and_then(|network| network.link("kube-ipvs0"));
+    let ipvs = dummy.map(|link| format!("device {}", link.name));
+    [
+        ("iptables", iptables),
+        ("nftables", nftables),
+        ("ipvs", ipvs),
+    ]
+}
+
+fn leftovers(seen: &Seen) -> Answer {
+    let rules = match &seen.rules {
+        Ok(rules) => rules,
+        Err(why) => return Answer::Unknown(why.clone()),
+    };
+    let found = match mode_found(seen) {
+        Ok(found) => found,
+        Err(why) => return Answer::Unknown(why),
+    };
+    // In ipvs mode it writes iptables' chains, too.
+    let is_own = |mode| mode == found || mode == "iptables" && found == "ipvs";
+    let left = traces(seen, rules)
+        .into_iter()
+        .filter(|(mode, _)| !is_own(*mode));
+    let left = left.filter_map(|(mode, trace)| Some((mode, trace?)));
+    let problems = left.map(|(mode, trace)| Problem {
+        severity: Severity::Warning,
+        follows: &[],
+        object: trace,
+        sentence: format!("is what mode {mode} left behind; kube-proxy runs in mode {found}"),
+        evidence: Vec::new(),
+        remedy: "kube-proxy --cleanup on this node, then restart kube-proxy".to_owned(),
+    });
+    Answer::of(problems.collect(), || {
+        format!("nothing of another mode than {found} is there")
     })
 }
 
