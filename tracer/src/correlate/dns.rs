@@ -22,14 +22,20 @@ use std::{
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::{
-    attempt::{Answer, Attempt, State},
+    attempt::{Answer, Attempt, Rejected, State},
     ends::Datagram,
     group::{Group, TRIES},
     refused::Failing,
     upstream::Upstreams,
 };
 use super::{
-    Context, message::Peek, nat::Ends, once::Once, quote::Quoted, sockets::Sockets, spot::Spot,
+    Context,
+    message::Peek,
+    nat::Ends,
+    once::Once,
+    quote::Quoted,
+    sockets::{Sockets, Update},
+    spot::Spot,
     words,
 };
 use crate::model::{
@@ -105,6 +111,8 @@ impl Seen<'_> {
 #[derive(Debug)]
 pub(super) struct DnsTable {
     sockets: Sockets<Datagram>,
+    /// What sockets told and tries do not know yet; empty between two events.
+    updates: Vec<(Datagram, Update)>,
     failing: Failing,
     upstreams: Upstreams,
     /// Where answers were seen to arrive, from whom.
@@ -127,6 +135,7 @@ impl DnsTable {
     pub(super) fn new(datagrams: usize) -> Self {
         Self {
             sockets: Sockets::new(datagrams),
+            updates: Vec::new(),
             failing: Failing::default(),
             upstreams: Upstreams::default(),
             homes: FxHashSet::default(),
@@ -412,7 +421,7 @@ impl DnsTable {
     ) {
         let Ok(peek) = Peek::parse(quoted.payload, quoted.payload_len) else {
             if let Some(attempt) = self.search(quoted.protocol, ends) {
-                attempt.reject(error.flow.src.ip(), cause, context);
+                attempt.reject(error, cause, context);
             }
             return;
         };
@@ -432,7 +441,7 @@ impl DnsTable {
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
             attempt.passes(ends);
-            attempt.reject(error.flow.src.ip(), cause, context);
+            attempt.reject(error, cause, context);
             self.failing.rejected(&seen, attempt.serial);
             let (serial, at) = (attempt.serial, error.ktime);
             self.upstreams.ended(serial, at, Outcome::Rejected, None);
@@ -440,7 +449,10 @@ impl DnsTable {
             && let Some(attempt) = self.begin(key, &seen, context)
         {
             // Who asked is told by the query's drop, which comes after the error.
-            attempt.rejected = Some(cause.to_owned());
+            attempt.rejected = Some(Rejected {
+                ktime: error.ktime,
+                cause: cause.to_owned(),
+            });
         }
     }
 
@@ -520,14 +532,14 @@ impl DnsTable {
         self.refused.turn();
         self.pressed = false;
         self.searches = 0;
-        self.failing = Failing::default();
+        self.failing.age(now);
         self.sweep_sockets(now, context);
         let before = context.rows.len();
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
         self.made(before, context);
     }
 
-    /// No more will come: answers that were under way have come as far as they will. Returns how
+    /// No more will come: answers and errors that were under way have come as far as they will. Returns how
     /// many queries are still waiting for one.
     pub(super) fn finish(&mut self, context: &mut Context<'_>) -> u64 {
         let mut open = 0;
@@ -535,6 +547,8 @@ impl DnsTable {
         self.retain(&mut |attempt| {
             if attempt.answer.is_some() && attempt.state != State::Done {
                 attempt.finish(context);
+            } else if attempt.state == State::Waiting {
+                attempt.end_rejected(context);
             }
             open += u64::from(attempt.state == State::Waiting);
             true

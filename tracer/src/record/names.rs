@@ -94,19 +94,6 @@ impl Names {
         }
     }
 
-    /// The names of all places that a row tells of, each once.
-    pub fn sites(&self, row: &Row) -> Vec<Site> {
-        let mut sites: Vec<Site> = Vec::new();
-        for point in row.points() {
-            let (netns, ifindex) = (point.netns, point.ifindex);
-            let is_known = |site: &Site| site.netns == netns && site.ifindex == ifindex;
-            if !sites.iter().any(is_known) {
-                sites.push(self.site(netns, ifindex));
-            }
-        }
-        sites
-    }
-
     /// The names of a device, as far as told.
     pub fn site(&self, netns: NetnsInode, ifindex: Ifindex) -> Site {
         let told = self.devices.get(&(netns, ifindex)).cloned();
@@ -202,11 +189,12 @@ impl Names {
         devices.chain(ends)
     }
 
-    /// Who the ends of a row were when it began; `None` when nothing was told.
+    /// Who the ends of a row were when it began, or soon after: another version than the one that recorded may
+    /// make a row a moment later, by other clocks. `None` when nothing was told.
     fn ends(&self, row: &Row) -> Option<NamedEnds> {
         let told = self.ends.get(&EndsKey::of(row))?;
-        let told = told.iter().rfind(|told| told.since <= row.wall())?;
-        Some(self.grown(told))
+        let then = told.iter().rfind(|told| told.since <= row.wall());
+        Some(self.grown(then.or(told.first())?))
     }
 
     /// What was told, with the ages that it has now.

@@ -70,6 +70,14 @@ impl Answer {
     }
 }
 
+/// An ICMP error came instead of an answer.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    /// When it was first seen.
+    pub(super) ktime: KtimeNs,
+    pub(super) cause: String,
+}
+
 /// One try.
 #[derive(Debug)]
 #[expect(
@@ -89,7 +97,7 @@ pub(super) struct Attempt {
     pub(super) state: State,
     /// By an ICMP error that came before anything else was seen, or, where paths are wanted, that
     /// the application may yet be told of.
-    pub(super) rejected: Option<String>,
+    pub(super) rejected: Option<Rejected>,
     /// The ICMP error that the kernel sent about the query.
     pub(super) refused: Option<&'static str>,
     /// Who else answered.
@@ -242,10 +250,10 @@ impl Attempt {
             (_, Some(_)) => {}
             (State::GivenUp, None) => return since < context.settings.keep,
             (State::Waiting, None) => {
-                if let Some(cause) = self.rejected.take() {
-                    let cause = words::with_neighbour(cause, self.dropped.cause());
-                    self.fail(Outcome::Rejected, cause, context);
-                } else if since >= context.settings.unanswered_after {
+                let rejected = self.rejected.as_ref();
+                if rejected.is_some_and(|rejected| now - rejected.ktime >= SWEEP_EVERY) {
+                    self.end_rejected(context);
+                } else if rejected.is_none() && since >= context.settings.unanswered_after {
                     unplaced.unexpected_source += u64::from(self.stranger.is_some());
                     self.give_up(context);
                 }
@@ -377,16 +385,27 @@ impl Attempt {
     }
 
     /// An ICMP error came instead of an answer.
-    pub(super) fn reject(&mut self, by: IpAddr, cause: &str, context: &mut Context<'_>) {
-        self.trail.turned_away(by);
+    pub(super) fn reject(&mut self, error: &Packet, cause: &str, context: &mut Context<'_>) {
+        self.trail.turned_away(error.flow.src.ip());
         if self.state != State::Waiting || self.answer.is_some() || self.rejected.is_some() {
             return;
         }
         // Why a host is not reachable is told by the query's drop, which comes next.
         if context.settings.paths || cause.contains("host unreachable") {
-            self.rejected = Some(cause.to_owned());
+            self.rejected = Some(Rejected {
+                ktime: error.ktime,
+                cause: cause.to_owned(),
+            });
         } else {
             self.fail(Outcome::Rejected, cause.to_owned(), context);
+        }
+    }
+
+    /// What an ICMP error brought about is all known by now.
+    pub(super) fn end_rejected(&mut self, context: &mut Context<'_>) {
+        if let Some(Rejected { cause, .. }) = self.rejected.take() {
+            let cause = words::with_neighbour(cause, self.dropped.cause());
+            self.fail(Outcome::Rejected, cause, context);
         }
     }
 

@@ -57,19 +57,17 @@ impl DnsTable {
             IoEvent::Full => self.failing.full(io),
             IoEvent::Failed { errno } => self.application_told(io, errno),
             IoEvent::Delivered { .. } | IoEvent::Read { .. } | IoEvent::Sent { .. } => {
-                let mut updates = Vec::new();
-                self.sockets.io(io, &mut updates);
-                self.update(updates, context);
+                self.sockets.io(io, &mut self.updates);
+                self.update(context);
             }
         }
     }
 
     /// Lets sockets go that are idle.
     pub(super) fn sweep_sockets(&mut self, now: KtimeNs, context: &mut Context<'_>) {
-        let mut updates = Vec::new();
         let keep = context.settings.keep;
-        self.sockets.sweep(now, keep, &mut updates);
-        self.update(updates, context);
+        self.sockets.sweep(now, keep, &mut self.updates);
+        self.update(context);
     }
 
     /// The try that sent or got this one; `None` when it is forgotten.
@@ -78,9 +76,11 @@ impl DnsTable {
         group.get_mut(group.newest(|attempt| attempt.serial == datagram.serial)?)
     }
 
-    fn update(&mut self, updates: Vec<(Datagram, Update)>, context: &mut Context<'_>) {
+    /// Tells tries what became known of their datagrams.
+    fn update(&mut self, context: &mut Context<'_>) {
         let before = context.rows.len();
-        for (datagram, update) in updates {
+        let mut updates = std::mem::take(&mut self.updates);
+        for (datagram, update) in updates.drain(..) {
             let Some(attempt) = self.attempt_of(datagram) else {
                 continue;
             };
@@ -95,6 +95,7 @@ impl DnsTable {
                 }
             }
         }
+        self.updates = updates;
         self.made(before, context);
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Context, words},
+    super::{Context, SWEEP_EVERY, words},
     DnsTable, Seen,
     ends::Datagram,
 };
@@ -14,16 +14,20 @@ use crate::model::{KtimeNs, NetnsInode, Packet, Place, SocketIo, trace::Unplaced
 /// does next.
 const NEXT: Duration = Duration::from_millis(1);
 
-/// Most of each kind that are remembered between two sweeps.
+/// How long after an ICMP error came the application is told of it, at most: it may be seen by another
+/// processor.
+const TOLD: Duration = SWEEP_EVERY;
+
+/// Most of each kind that are remembered.
 const MOST: usize = 64;
 
-/// What failed since the last sweep.
+/// What failed of late.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     /// Sockets whose receive buffers were full.
     full: Vec<(NetnsInode, u16, KtimeNs)>,
-    /// Queries that an ICMP error came for.
-    rejected: Vec<Datagram>,
+    /// Queries that an ICMP error came for, and when.
+    rejected: Vec<(KtimeNs, Datagram)>,
 }
 
 impl Failing {
@@ -38,8 +42,15 @@ impl Failing {
     /// An ICMP error came for the query of try `serial`.
     pub(super) fn rejected(&mut self, seen: &Seen<'_>, serial: u64) {
         if self.rejected.len() < MOST {
-            self.rejected.push(Datagram::of(seen, serial));
+            let ktime = seen.packet.ktime;
+            self.rejected.push((ktime, Datagram::of(seen, serial)));
         }
+    }
+
+    /// Forgets what has had its consequences.
+    pub(super) fn age(&mut self, now: KtimeNs) {
+        self.full.retain(|(.., ktime)| now - *ktime < NEXT);
+        self.rejected.retain(|(ktime, _)| now - *ktime < TOLD);
     }
 
     /// Whether `packet` was dropped for want of room in the socket it was for.
@@ -90,14 +101,14 @@ impl DnsTable {
     /// which an ICMP error came.
     pub(super) fn application_told(&mut self, io: &SocketIo, errno: u32) {
         let mut rejected = self.failing.rejected.iter().rev();
-        let Some(&datagram) = rejected.find(|datagram| datagram.client_port() == io.local) else {
+        let Some(&(_, datagram)) = rejected.find(|(_, of)| of.client_port() == io.local) else {
             return;
         };
         if let Some(attempt) = self.attempt_of(datagram)
             && attempt.is_from(io.netns)
-            && let Some(cause) = &mut attempt.rejected
+            && let Some(rejected) = &mut attempt.rejected
         {
-            words::add_errno(cause, errno);
+            words::add_errno(&mut rejected.cause, errno);
         }
     }
 }

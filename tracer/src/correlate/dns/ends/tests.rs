@@ -7,7 +7,7 @@ use crate::{
         Settings,
         scenario::{
             A, At, BACKEND, CLIENT, NODE, POD, SERVER, Scene, VIP, answer, answering, asking, at,
-            drop_names, dropped, query, received, sender,
+            drop_names, dropped, line, query, received, sender,
         },
     },
     model::{
@@ -325,4 +325,32 @@ fn a_rejected_query_says_which_error_its_application_got() {
     scene.wait(500);
     scene.shows(&["1 a.test A 10.96.0.10:53: rejected: \
          ICMP port unreachable from 10.96.0.1; the application got ECONNREFUSED"]);
+}
+
+#[test]
+fn an_application_that_is_told_of_an_error_just_after_a_sweep_is_told_of_all_the_same() {
+    let mut scene = scene();
+    let [sent, ..] = asked();
+    let error = received(POD, 2).icmp(3, 3, "10.96.0.1", &sent);
+    // Sweeps are a quarter of a second apart: one comes between the two.
+    scene.wait(200).see([sent, error]).wait(100).shows(&[]);
+    scene.fact(io(ASKER, IoEvent::Failed { errno: 111 }));
+    scene
+        .wait(500)
+        .shows(&["1 a.test A 10.96.0.10:53: rejected: \
+         ICMP port unreachable from 10.96.0.1; the application got ECONNREFUSED"]);
+}
+
+#[test]
+fn a_query_that_was_rejected_just_before_the_end_is_a_row() {
+    let mut scene = scene();
+    let [sent, ..] = asked();
+    let error = received(POD, 2).icmp(3, 3, "10.96.0.1", &sent);
+    scene.see([sent, error]).shows(&[]);
+    let (rows, ..) = scene.finish();
+    let lines: Vec<_> = rows.iter().map(line).collect();
+    assert_eq!(
+        lines,
+        ["1 a.test A 10.96.0.10:53: rejected: ICMP port unreachable from 10.96.0.1"]
+    );
 }
