@@ -207,6 +207,67 @@ fn two_nodes_tell_one_story_by_one_clock() {
 }
 
 #[test]
+fn a_connection_is_told_through_both_nodes_there_and_back_each_time() {
+    let scratch = Scratch::new("join-connections");
+    let dirs = split(&scratch);
+    let joined = json(&together(&dirs, "--output json"));
+    let connections = |lines: &[Value]| -> Vec<Value> {
+        let of = lines.iter().filter(|line| line["type"] == "connection");
+        of.cloned().collect()
+    };
+    let (whole, rows) = (connections(&whole()), connections(&joined));
+    assert_eq!(whole.len(), rows.len(), "each connection once: {rows:?}");
+    let answered = |rows: &[Value]| {
+        let good = rows.iter().find(|row| row["outcome"] == "answered");
+        good.expect("one was answered").clone()
+    };
+    let (whole, row) = (answered(&whole), answered(&rows));
+    for same in ["time", "client", "asked", "latency_us", "first_byte_us"] {
+        assert_eq!(whole[same], row[same], "{same} of {row}");
+    }
+    assert_eq!(whole["backend"]["ip"], row["backend"]["ip"]);
+    let (before, after) = (stages(&whole), stages(&row));
+    let sum = |stages: &[(String, f64)]| stages.iter().map(|(_, took)| took).sum::<f64>();
+    assert!(
+        (sum(&before) - sum(&after)).abs() < 0.01,
+        "{before:?}\n{after:?}"
+    );
+    // What lies between the nodes is the way to the backend; the server's own time is as it was.
+    let names: Vec<_> = after.iter().map(|(name, _)| name.as_str()).collect();
+    let wires: Vec<_> = names
+        .iter()
+        .filter(|name| name.ends_with(" wire"))
+        .collect();
+    assert_eq!(
+        wires,
+        [
+            &"syn wire",
+            &"syn_ack wire",
+            &"request wire",
+            &"response wire"
+        ],
+        "{names:?}"
+    );
+    for own in ["syn_ack backend", "response backend"] {
+        let took = |stages: &[(String, f64)]| {
+            let stage = stages.iter().find(|(name, _)| name == own);
+            stage.map_or(f64::NAN, |(_, took)| *took)
+        };
+        assert!(
+            (took(&before) - took(&after)).abs() < 0.01,
+            "{own}: {before:?}\n{after:?}"
+        );
+    }
+    // Alone, the node of the backend has nothing to tell: no service was asked there.
+    let alone = json(&said(&report(&dirs[1], "--output json")));
+    assert!(
+        connections(&alone)
+            .iter()
+            .all(|row| row["outcome"] != "answered")
+    );
+}
+
+#[test]
 fn what_the_other_node_saw_of_a_failure_is_its_cause() {
     let scratch = Scratch::new("join-failures");
     let dirs = split(&scratch);

@@ -31,6 +31,7 @@ mod tests;
 
 use std::{net::IpAddr, time::Duration};
 
+pub use self::connections::is_asked_for;
 use self::{
     connections::Connections,
     dns::DnsTable,
@@ -64,6 +65,9 @@ pub struct Settings {
     /// Prefixes known to be service addresses, as address and length in bits; when there are
     /// none, every failed connection is worth a row.
     pub vips: Vec<(IpAddr, u8)>,
+    /// Whether connections that nothing translated are worth a row too, as they are where another node
+    /// translated them.
+    pub direct: bool,
     /// How long a query may go unanswered before it becomes a row.
     pub unanswered_after: Duration,
     /// How long it is remembered after that, so that a late answer finds it.
@@ -83,6 +87,7 @@ impl Default for Settings {
         Self {
             dns_ports: vec![53],
             vips: Vec::new(),
+            direct: false,
             unanswered_after: Duration::from_secs(6),
             keep: Duration::from_secs(15),
             tracked: 65_536,
@@ -445,7 +450,8 @@ impl Correlator {
 /// Sorts what was added since: the tables are in no order, rows are.
 fn in_order(rows: &mut [Row], before: usize) {
     if let Some(new) = rows.get_mut(before..) {
-        new.sort_by_key(Row::serial);
+        // Rows are large: their numbers are sorted, then each row is moved once.
+        new.sort_by_cached_key(Row::serial);
     }
 }
 

@@ -19,8 +19,8 @@ use super::{
     spot::{self, Spot},
 };
 use crate::model::{
-    Client, Flow, KtimeNs, Packet, Protocol, SockId, Socket, SocketEvent, fact::TcpFlags,
-    journey::Leg,
+    Client, Connection, Flow, KtimeNs, Packet, Protocol, SockId, Socket, SocketEvent,
+    fact::TcpFlags, journey::Leg,
 };
 
 /// Most sockets that have called `connect` and of which no packet was seen yet.
@@ -305,6 +305,14 @@ fn leg(flags: TcpFlags, forward: bool) -> Leg {
 /// The first data one way.
 fn way(forward: bool) -> Leg {
     if forward { Leg::Request } else { Leg::Response }
+}
+
+/// Whether a connection is worth a row whoever else knows of it: where it went to a service, and where no
+/// `vips` are known, when it failed from the first.
+pub fn is_asked_for(connection: &Connection, vips: &[(IpAddr, u8)]) -> bool {
+    let is_service = connection.backend.is_some() || is_vip(vips, connection.asked.ip());
+    let has_failed = connection.amends.is_none() && !connection.outcome.is_good();
+    is_service || vips.is_empty() && has_failed
 }
 
 /// Whether `address` lies in one of the prefixes.

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::{is_back, is_outward};
 use crate::model::{
-    Delivery, Dns, Flow, Journey, KtimeNs, Named, NetnsInode, Outcome, Row, Site, WallNs,
+    Connection, Delivery, Dns, Flow, Journey, KtimeNs, Named, NetnsInode, Outcome, Protocol, Row,
+    Site, WallNs,
     journey::{Leg, Passed, Point, Side, Stage, Step},
     stopped::Stopped,
 };
@@ -51,6 +53,20 @@ impl Other<'_> {
         }
     }
 
+    /// Adds to `journey` the way to this node, and what came `there` of it.
+    fn visit(&mut self, visit: &Visit<'_>, journey: &mut Journey, there: &Journey) {
+        let Journey { stages, flows, .. } = journey;
+        let (leg, stage) = (visit.leg, Stage::Wire);
+        stages.push(Passed {
+            step: Step { leg, stage },
+            end: self.point(visit.start, flows, there),
+        });
+        for passed in visit.stages {
+            let end = self.point(passed.end, flows, there);
+            stages.push(Passed { end, ..*passed });
+        }
+    }
+
     fn delivery(&self, delivery: Delivery) -> Delivery {
         match delivery {
             Delivery::Unseen => Delivery::Unseen,
@@ -67,7 +83,42 @@ impl Other<'_> {
     }
 }
 
-/// Makes one row of `row`, whose query another node took, and of what that `node` has of it. `ahead` is by how
+/// What of a row another node's row changes.
+struct Told<'a> {
+    outcome: &'a mut Outcome,
+    cause: &'a mut Option<String>,
+    stopped: &'a mut Option<Stopped>,
+}
+
+impl<'a> Told<'a> {
+    fn of(row: &'a mut Row) -> (&'a mut Option<Box<Journey>>, Self) {
+        match row {
+            Row::Dns(Dns {
+                journey,
+                outcome,
+                cause,
+                stopped,
+                ..
+            })
+            | Row::Connection(Connection {
+                journey,
+                outcome,
+                cause,
+                stopped,
+                ..
+            }) => {
+                let told = Self {
+                    outcome,
+                    cause,
+                    stopped,
+                };
+                (journey, told)
+            }
+        }
+    }
+}
+
+/// Makes one row of `row`, whose packets another node took, and of what that `node` has of it. `ahead` is by how
 /// much that node's wall clock is ahead.
 pub fn merge(
     row: &mut Row,
@@ -77,71 +128,32 @@ pub fn merge(
     node: &str,
     ahead: i64,
 ) {
-    let (Row::Dns(dns), Row::Dns(theirs)) = (row, other) else {
-        return;
-    };
-    let shift = shift(dns, theirs, ahead);
-    let (Some(journey), Some(there)) = (dns.journey.as_deref_mut(), theirs.journey.as_deref())
-    else {
-        return;
-    };
-    let wire = journey
-        .stages
-        .iter()
-        .position(|passed| passed.step.stage == Stage::Wire);
-    let left = match wire {
-        Some(0) => journey.start,
-        Some(at) => journey
-            .stages
-            .get(at - 1)
-            .map_or(journey.start, |stage| stage.end),
-        None => journey.last(),
-    };
-    let back = wire
-        .and_then(|at| journey.stages.get(at))
-        .map(|stage| stage.end);
-    let mut other = Other {
-        shift,
+    let mut translated = Other {
+        shift: shift(row, other, ahead),
         node,
         netns: BTreeMap::new(),
-        after: left.ktime,
-        before: back.map_or(KtimeNs(u64::MAX), |back| back.ktime),
+        after: KtimeNs(0),
+        before: KtimeNs(u64::MAX),
     };
-    let mut stages = Vec::new();
-    let came = other.point(there.start, &mut journey.flows, there);
-    let wire_of = |leg, end| Passed {
-        step: Step {
-            leg,
-            stage: Stage::Wire,
-        },
-        end,
+    let (journey, mut told) = Told::of(row);
+    let (Some(journey), Some(there)) = (journey.as_deref_mut(), other.journey()) else {
+        return;
     };
-    stages.push(wire_of(Leg::Query, came));
-    for passed in &there.stages {
-        let end = other.point(passed.end, &mut journey.flows, there);
-        stages.push(Passed { end, ..*passed });
+    let last = weave(journey, there, first_leg(other), &mut translated);
+    if let Some(last) = last.filter(|_| !told.outcome.is_good()) {
+        failed(&mut told, other, last, &mut translated);
     }
-    let last = stages.last().map_or(came, |passed| passed.end);
-    match (wire, back) {
-        (Some(at), Some(back)) => {
-            stages.push(wire_of(Leg::Answer, back));
-            journey.stages.splice(at..=at, stages);
-        }
-        _ => journey.stages.extend(stages),
-    }
-    journey.left_out += there.left_out;
-    dns.ends.query = other.delivery(theirs.ends.query);
-    dns.ends.answered = theirs.ends.answered.map(|at| other.ktime(at));
-    dns.upstream = dns.upstream.take().or_else(|| theirs.upstream.clone());
-    if back.is_none() && !dns.outcome.is_good() {
-        failed(dns, theirs, last, &mut other);
+    if let (Row::Dns(dns), Row::Dns(theirs)) = (row, other) {
+        dns.ends.query = translated.delivery(theirs.ends.query);
+        dns.ends.answered = theirs.ends.answered.map(|at| translated.ktime(at));
+        dns.upstream = dns.upstream.take().or_else(|| theirs.upstream.clone());
     }
     let sites = other_named.sites.iter().map(|site| Site {
-        netns: other.netns(site.netns),
-        name: format!("{}/{}", other.node, site.name).into(),
+        netns: translated.netns(site.netns),
+        name: format!("{node}/{}", site.name).into(),
         ..site.clone()
     });
-    named.sites.extend(sites);
+    named.sites = named.sites.iter().cloned().chain(sites).collect();
     named.backend = named.backend.take().or_else(|| {
         let theirs = other_named.backend.clone();
         theirs.or_else(|| other_named.asked.pod.clone())
@@ -149,37 +161,100 @@ pub fn merge(
     named.backend_node.get_or_insert_with(|| Arc::from(node));
 }
 
+/// What a node did from the coming of a packet to the leaving of its answer.
+struct Visit<'a> {
+    /// The packet that came.
+    leg: Leg,
+    start: Point,
+    stages: &'a [Passed],
+}
+
+/// The visits of a journey that begins with the coming of `first`.
+fn visits(there: &Journey, first: Leg) -> Vec<Visit<'_>> {
+    let mut visits = Vec::new();
+    let (mut leg, mut start, mut rest) = (first, there.start, &there.stages[..]);
+    loop {
+        let len = rest.iter().position(|passed| is_back(passed.step));
+        let (stages, later) = rest.split_at(len.unwrap_or(rest.len()));
+        visits.push(Visit { leg, start, stages });
+        let Some((back, later)) = later.split_first() else {
+            return visits;
+        };
+        (leg, start, rest) = (back.step.leg, back.end, later);
+    }
+}
+
+/// Puts into `journey`, wherever its packets went out of the node, what they did `there`, visit by visit.
+/// Returns where they were there last, if they did not come back from it.
+fn weave(
+    journey: &mut Journey,
+    there: &Journey,
+    first: Leg,
+    other: &mut Other<'_>,
+) -> Option<Point> {
+    let stages = std::mem::take(&mut journey.stages);
+    let mut visits = visits(there, first).into_iter();
+    let mut here = journey.start;
+    for passed in stages {
+        if is_outward(passed.step)
+            && let Some(visit) = visits.next()
+        {
+            (other.after, other.before) = (here.ktime, passed.end.ktime);
+            other.visit(&visit, journey, there);
+        }
+        here = passed.end;
+        journey.stages.push(passed);
+    }
+    journey.left_out += there.left_out;
+    let visit = visits.next().filter(|_| here.side == Side::Queued)?;
+    (other.after, other.before) = (here.ktime, KtimeNs(u64::MAX));
+    other.visit(&visit, journey, there);
+    Some(journey.last())
+}
+
 /// Why it failed, by what the other node saw.
-fn failed(dns: &mut Dns, theirs: &Dns, last: Point, other: &mut Other<'_>) {
+fn failed(told: &mut Told<'_>, theirs: &Row, last: Point, other: &mut Other<'_>) {
     let node = other.node;
-    if theirs.outcome == Outcome::Answered {
+    if theirs.outcome() == Outcome::Answered {
         if last.side == Side::Queued {
-            dns.cause = Some(format!("{node} sent the answer, and it did not come back"));
-            dns.stopped = None;
+            *told.cause = Some(format!("{node} sent the answer, and it did not come back"));
+            *told.stopped = None;
         }
         return;
     }
-    if matches!(theirs.outcome, Outcome::Dropped | Outcome::Rejected) {
-        dns.outcome = theirs.outcome;
+    if matches!(
+        theirs.outcome(),
+        Outcome::Dropped | Outcome::Rejected | Outcome::Reset
+    ) {
+        *told.outcome = theirs.outcome();
     }
-    if let Some(cause) = &theirs.cause {
-        dns.cause = Some(format!("on {node}: {cause}"));
+    if let Some(cause) = theirs.cause() {
+        *told.cause = Some(format!("on {node}: {cause}"));
     }
-    if let Some(stopped) = theirs.stopped {
+    if let Some(stopped) = theirs.stopped() {
         let at = Point {
             ktime: other.ktime(stopped.at.ktime),
             netns: other.netns(stopped.at.netns),
             flow: last.flow,
             ..stopped.at
         };
-        dns.stopped = Some(Stopped { at, ..stopped });
+        *told.stopped = Some(Stopped { at, ..stopped });
+    }
+}
+
+/// The packet that a row begins with.
+fn first_leg(row: &Row) -> Leg {
+    match (row, row.protocol()) {
+        (Row::Dns(_), _) => Leg::Query,
+        (Row::Connection(_), Protocol::Tcp) => Leg::Syn,
+        (Row::Connection(_), Protocol::Udp) => Leg::Request,
     }
 }
 
 /// What to add to the other node's kernel times.
-fn shift(dns: &Dns, theirs: &Dns, ahead: i64) -> i64 {
-    let WallNs(begin) = theirs.wall;
-    let at_ours = begin.saturating_sub(ahead).saturating_sub(dns.wall.0);
-    let ours = dns.ktime.0.wrapping_add_signed(at_ours);
-    ours.wrapping_sub(theirs.ktime.0).cast_signed()
+fn shift(row: &Row, theirs: &Row, ahead: i64) -> i64 {
+    let WallNs(begin) = theirs.wall();
+    let at_ours = begin.saturating_sub(ahead).saturating_sub(row.wall().0);
+    let ours = row.ktime().0.wrapping_add_signed(at_ours);
+    ours.wrapping_sub(theirs.ktime().0).cast_signed()
 }

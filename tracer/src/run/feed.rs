@@ -80,6 +80,7 @@ pub(super) fn settings(session: &Session) -> Settings {
     Settings {
         dns_ports: dns_ports.clone(),
         vips: vips.clone(),
+        direct: false,
         unanswered_after,
         keep: unanswered_after + Duration::from_secs(9),
         tracked: *tracked as usize,

@@ -18,6 +18,7 @@ use super::{
     shown::Shown,
 };
 use crate::{
+    correlate::is_asked_for,
     join::{Clocks, Matches, merge, sent, taken},
     model::{Losses, Named, Row, WallNs, trace::Unplaced},
     record::{self, Recorded, Recording, Session, Stream},
@@ -57,8 +58,9 @@ impl Player {
             None => stream.session.clone(),
         };
         let mut settings = settings(&session);
-        // Ways are what rows are joined by.
+        // Ways are what rows are joined by; the node of a backend sees no translation.
         settings.paths = true;
+        settings.direct = true;
         Self {
             node: node.unwrap_or(0),
             now: stream.begins,
@@ -113,7 +115,7 @@ impl Player {
         for row in self.feed.rows.drain(..) {
             let knows = self.names.local.name(&row);
             let mut named = self.names.join(&row, knows);
-            named.sites = self.names.local.sites(&row);
+            named.sites = self.names.sites(&row);
             rows.push((row, named));
         }
     }
@@ -285,6 +287,11 @@ impl Together {
         let key = (session, row.serial());
         if self.taken.contains(&key) {
             self.came.insert(key, (row, named));
+            return;
+        }
+        if let Row::Connection(connection) = &row
+            && !is_asked_for(connection, &self.asked[session].vips)
+        {
             return;
         }
         let begin = self.clocks.common(self.node_of[session], row.wall());

@@ -335,14 +335,14 @@ impl Opened {
         }
         self.state = State::GivenUp;
         // Where service addresses are known, failures to others are not asked for.
-        if context.settings.vips.is_empty() || self.is_service(context) {
+        if context.settings.vips.is_empty() || self.is_wanted(context) {
             self.emit(outcome, Some(cause), context);
         }
     }
 
     fn finish(&mut self, context: &mut Context<'_>) {
         let is_over = matches!(self.state, State::Done | State::Open);
-        let wanted = self.shown || self.is_service(context) && !self.quiet;
+        let wanted = self.shown || self.is_wanted(context) && !self.quiet;
         if !is_over && wanted {
             self.emit(Outcome::Answered, None, context);
         }
@@ -357,9 +357,13 @@ impl Opened {
     /// What goes wrong with a connection whose row may be out already. Where records were lost, its
     /// end may be among them.
     fn amend(&mut self, outcome: Outcome, cause: String, context: &mut Context<'_>) {
-        if self.is_service(context) && !context.is_lossy(self.first.ktime) {
+        if self.is_wanted(context) && !context.is_lossy(self.first.ktime) {
             self.emit(outcome, Some(cause), context);
         }
+    }
+
+    fn is_wanted(&self, context: &Context<'_>) -> bool {
+        context.settings.direct || self.is_service(context)
     }
 
     fn is_service(&self, context: &Context<'_>) -> bool {
