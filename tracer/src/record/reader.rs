@@ -217,7 +217,11 @@ impl Stream {
         while let Some(segment) = self.segments.pop_front() {
             let reader = segment::open(&segment.path).and_then(|found| {
                 let (_, reader) = found.ok_or(segment::Error::NoSegment)?;
-                Ok(reader.with_batch_size(BATCH).build()?)
+                let filled = segment::filled(reader.metadata());
+                Ok(reader
+                    .with_projection(filled)
+                    .with_batch_size(BATCH)
+                    .build()?)
             });
             match reader {
                 Ok(reader) => {

@@ -9,10 +9,14 @@ use std::{
 
 use arrow_array::RecordBatch;
 use parquet::{
-    arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
-    file::{metadata::KeyValue, properties::WriterProperties},
+    file::{
+        metadata::{KeyValue, ParquetMetaData},
+        properties::WriterProperties,
+        statistics::Statistics,
+    },
     schema::types::ColumnPath,
 };
 
@@ -201,6 +205,20 @@ pub(super) fn open(
         }
     };
     Ok(Some((footer, reader)))
+}
+
+/// The columns that hold anything: most of what happens has nothing to say in most columns, and a void one takes
+/// as long to read as others.
+pub(super) fn filled(metadata: &ParquetMetaData) -> ProjectionMask {
+    let schema = metadata.file_metadata().schema_descr();
+    let is_filled = |column: &usize| {
+        metadata.row_groups().iter().any(|group| {
+            let statistics = group.column(*column).statistics();
+            let void = statistics.and_then(Statistics::null_count_opt);
+            void.is_none_or(|void| i64::try_from(void) != Ok(group.num_rows()))
+        })
+    };
+    ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(is_filled))
 }
 
 /// Makes one file of several that follow one another, and removes them. A crash between the two
