@@ -27,6 +27,7 @@ pub mod selector;
 pub mod series;
 pub mod spread;
 pub mod stages;
+pub mod steps;
 pub mod stopped;
 pub mod tally;
 pub mod trace;

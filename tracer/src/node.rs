@@ -16,7 +16,7 @@ mod within;
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use crate::model::{
-    Asked, KtimeNs, Named, NetnsInode, PodName, Row, Site, WallNs,
+    Asked, Ifindex, KtimeNs, Named, NetnsInode, PodName, Row, Site, WallNs,
     conntrack::{ConntrackChange, ConntrackTotals},
 };
 
@@ -125,24 +125,13 @@ impl Node {
         }
     }
 
-    /// The names of all places that a row tells of, each once.
-    pub fn sites(&mut self, row: &Row) -> Vec<Site> {
-        let mut sites: Vec<Site> = Vec::new();
-        for point in row.points() {
-            let (netns, ifindex) = (point.netns, point.ifindex);
-            let is_known = |site: &Site| site.netns == netns && site.ifindex == ifindex;
-            if !sites.iter().any(is_known) {
-                if sites.is_empty() {
-                    sites.reserve(8);
-                }
-                sites.push(Site {
-                    netns,
-                    ifindex,
-                    name: self.netns.name(netns),
-                    device: self.devices.name(netns, ifindex, &mut self.netns),
-                });
-            }
+    /// The names of a device.
+    pub fn site(&mut self, netns: NetnsInode, ifindex: Ifindex) -> Site {
+        Site {
+            netns,
+            ifindex,
+            name: self.netns.name(netns),
+            device: self.devices.name(netns, ifindex, &mut self.netns),
         }
-        sites
     }
 }

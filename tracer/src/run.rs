@@ -22,6 +22,7 @@ mod progress;
 mod record;
 mod replay;
 mod shown;
+mod sites;
 mod verify;
 
 pub use self::{

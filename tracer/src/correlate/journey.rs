@@ -13,8 +13,9 @@ pub(super) mod tests;
 
 use std::net::IpAddr;
 
-pub(super) use self::upstream::split;
+use smallvec::SmallVec;
 
+pub(super) use self::upstream::split;
 use super::spot::Spot;
 use crate::model::{
     Flow, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, SocketEnds,
@@ -25,7 +26,7 @@ use crate::model::{
 /// handshake with the first data each way.
 const SIGHTS: usize = 32;
 
-/// Way that room is made for at first.
+/// Sights that need no memory of their own.
 const USUAL: usize = 12;
 
 /// Most different addresses of its packets that are told apart; NAT on the way makes two or three.
@@ -140,7 +141,7 @@ impl Trail {
 #[derive(Clone, Debug, Default)]
 struct Way {
     /// As they came.
-    sights: Vec<Sight>,
+    sights: SmallVec<[Sight; USUAL]>,
     /// From client to server.
     flows: Vec<Flow>,
     /// Where a packet that was sent again was seen last.
@@ -170,9 +171,6 @@ impl Way {
         } else if self.sights.len() >= SIGHTS {
             self.left_out = self.left_out.saturating_add(1);
             return;
-        }
-        if self.sights.capacity() == 0 {
-            self.sights.reserve_exact(USUAL);
         }
         let flow = self.flow(if leg.is_forward() {
             packet.flow

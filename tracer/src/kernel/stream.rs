@@ -55,10 +55,10 @@ pub struct Stream {
 struct Held {
     /// All of them, one after the other as they came.
     bytes: BytesMut,
-    /// Room of those before them, to be used again.
-    spare: BytesMut,
     /// In order of time.
     turns: Vec<Turn>,
+    /// Room of those before them, to be used again.
+    spare: (BytesMut, Vec<Turn>),
 }
 
 /// One of them.
@@ -204,7 +204,7 @@ impl Stream {
                 None => self.undecodable += 1,
             }
         }
-        self.held.reuse(batch);
+        self.held.reuse(batch, turns);
     }
 }
 
@@ -233,24 +233,24 @@ impl Held {
     /// Takes out the records up to `limit`; the few that are younger stay.
     fn split(&mut self, limit: KtimeNs) -> (Bytes, Vec<Turn>) {
         let ripe = self.turns.partition_point(|turn| turn.ktime <= limit);
-        let bytes = std::mem::take(&mut self.spare);
+        let (bytes, turns) = std::mem::take(&mut self.spare);
         let batch = std::mem::replace(&mut self.bytes, bytes).freeze();
-        let young = self.turns.split_off(ripe);
-        let turns = std::mem::replace(&mut self.turns, young);
-        for turn in &mut self.turns {
+        let mut turns = std::mem::replace(&mut self.turns, turns);
+        for mut turn in turns.drain(ripe..) {
             let bytes = &batch[turn.at..turn.at + turn.len];
             turn.at = self.bytes.len();
             self.bytes.extend_from_slice(bytes);
+            self.turns.push(turn);
         }
         (batch, turns)
     }
 
-    /// Takes back what was split off, to be filled again; not if a fact is still kept.
-    fn reuse(&mut self, batch: Bytes) {
-        if let Ok(mut bytes) = batch.try_into_mut() {
-            bytes.clear();
-            self.spare = bytes;
-        }
+    /// Takes back what was split off, to be filled again; the bytes not if a fact is still kept.
+    fn reuse(&mut self, batch: Bytes, mut turns: Vec<Turn>) {
+        turns.clear();
+        let mut bytes = batch.try_into_mut().unwrap_or_default();
+        bytes.clear();
+        self.spare = (bytes, turns);
     }
 }
 

@@ -6,20 +6,22 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
+
+use smallvec::SmallVec;
 
 use super::{
     bounded::{Bounded, Weight},
     cause::{self, Drop},
     cluster::Workload,
-    ids::WallNs,
+    ids::{NetnsInode, WallNs},
     journey::{Point, Stage, Step},
     pod::{Pod, PodName},
     row::{Named, Protocol, Row},
     search::Search,
     series::Series,
     spread::Spread,
+    steps::{Spent, Steps},
     tally::{Kind, Tally, Way, Who},
     worst::Worst,
 };
@@ -48,10 +50,10 @@ pub struct Breakdown {
     /// Connections by protocol, what was asked and the backend that it became.
     pub backends: Bounded<(Protocol, Way), Tally, 2048>,
     /// Time in each stage.
-    pub stages: BTreeMap<(Kind, Step), Spread>,
+    pub stages: BTreeMap<Kind, Steps<Spread>>,
     /// Time in each stage by where it was spent: the client's or the backend's pod, or a namespace
     /// between them.
-    pub places: Bounded<(Who, Kind, Step), Spread, 2048>,
+    pub places: Bounded<(Who, Kind), Steps<Spread>, 512>,
     /// Exchanges without a good end, by the last stage that they passed; `None` where their packet was
     /// seen at one place only.
     pub stopped: BTreeMap<(Kind, Option<Step>), u64>,
@@ -67,15 +69,15 @@ pub struct Breakdown {
     pub worst: Worst,
 }
 
-impl Weight for Spread {
+impl Weight for Steps<Spread> {
     fn weight(&self) -> u64 {
-        self.count()
+        self.iter().map(|(_, spread)| spread.count()).sum()
     }
 }
 
 impl Breakdown {
-    /// Adds a row.
-    pub(super) fn add(&mut self, row: &Row, named: &Named) {
+    /// Adds a row, and what its journey `spent`.
+    pub(super) fn add(&mut self, row: &Row, named: &Named, spent: &[Spent]) {
         if row.amends().is_some() {
             return;
         }
@@ -107,7 +109,8 @@ impl Breakdown {
             *self.drops.of(&(drop, row.asked())) += 1;
         }
         self.name_pods(row, named);
-        self.add_stages(kind, row, named, &client);
+        self.add_stages(kind, row, spent);
+        self.add_places(kind, row, named, client, spent);
     }
 
     fn name_pods(&mut self, row: &Row, named: &Named) {
@@ -140,23 +143,11 @@ impl Breakdown {
         }
     }
 
-    fn add_stages(&mut self, kind: Kind, row: &Row, named: &Named, client: &Who) {
+    fn add_stages(&mut self, kind: Kind, row: &Row, spent: &[Spent]) {
         let Some(journey) = row.journey() else { return };
-        let backend = Who::backend(row, named);
-        // What the server asks of others parts its own time in two.
-        let mut spans: Vec<(Step, Duration, (Point, Point))> = Vec::with_capacity(16);
-        for (step, begin, end) in journey.spans() {
-            let took = end.ktime - begin.ktime;
-            match spans.iter_mut().find(|(known, ..)| *known == step) {
-                Some((_, sum, _)) => *sum += took,
-                None => spans.push((step, took, (begin, end))),
-            }
-        }
-        for (step, took, ends) in spans {
-            self.stages.entry((kind, step)).or_default().add(took);
-            if let Some(place) = place(step, ends, named, client, &backend) {
-                self.places.of(&(place, kind, step)).add(took);
-            }
+        let stages = self.stages.entry(kind).or_default();
+        for Spent { step, took, .. } in spent {
+            stages.of(*step).add(*took);
         }
         for step in &journey.unseen {
             *self.unseen.entry((kind, *step)).or_default() += 1;
@@ -164,6 +155,31 @@ impl Breakdown {
         if !row.outcome().is_good() {
             let last = journey.stages.last().map(|stage| stage.step);
             *self.stopped.entry((kind, last)).or_default() += 1;
+        }
+    }
+
+    /// Each place is looked up once: a journey comes to a handful.
+    fn add_places(&mut self, kind: Kind, row: &Row, named: &Named, client: Who, spent: &[Spent]) {
+        let backend = Who::backend(row, named);
+        let placed: SmallVec<[_; 16]> = spent
+            .iter()
+            .filter_map(|spent| Some((place(spent, named, &backend)?, spent)))
+            .collect();
+        let mut client = Some(client);
+        for (index, (at, _)) in placed.iter().enumerate() {
+            if placed[..index].iter().any(|(earlier, _)| earlier == at) {
+                continue;
+            }
+            let who = match at {
+                Place::Client => client.take(),
+                Place::Backend => Some(backend.clone()),
+                Place::Netns(_, name) => Some(Who::Netns(Arc::clone(name))),
+            };
+            let Some(who) = who else { continue };
+            let steps = self.places.of(&(who, kind));
+            for (_, spent) in placed[index..].iter().filter(|(other, _)| other == at) {
+                steps.of(spent.step).add(spent.took);
+            }
         }
     }
 
@@ -182,18 +198,23 @@ fn lower(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where the time of a stage is spent; `None` where the namespace's name was not looked up. A backend
-/// of no known pod goes by its namespace.
-fn place(
-    step: Step,
-    (begin, end): (Point, Point),
-    named: &Named,
-    client: &Who,
-    backend: &Who,
-) -> Option<Who> {
-    let netns = |point: Point| {
+/// Where the time of a stage is spent.
+#[derive(PartialEq)]
+enum Place<'a> {
+    Client,
+    Backend,
+    Netns(NetnsInode, &'a Arc<str>),
+}
+
+/// Where time was spent; `None` where the namespace's name was not looked up. A backend of no known pod goes
+/// by its namespace.
+fn place<'a>(spent: &Spent, named: &'a Named, backend: &Who) -> Option<Place<'a>> {
+    let Spent {
+        step, begin, end, ..
+    } = spent;
+    let netns = |point: &Point| {
         let site = named.site(point.netns, point.ifindex);
-        site.map(|site| Who::Netns(site.name.clone()))
+        site.map(|site| Place::Netns(site.netns, &site.name))
     };
     match step.stage {
         Stage::SentAgain
@@ -201,7 +222,7 @@ fn place(
         | Stage::ClientDevices
         | Stage::ClientLink
         | Stage::ClientInput
-        | Stage::ClientQueue => Some(client.clone()),
+        | Stage::ClientQueue => Some(Place::Client),
         Stage::BackendLink
         | Stage::BackendDevices
         | Stage::BackendInput
@@ -209,10 +230,11 @@ fn place(
         | Stage::Backend
         | Stage::Upstream => {
             let there = if step.leg.is_forward() { end } else { begin };
-            match backend {
-                Who::Address(_) => netns(there).or_else(|| Some(backend.clone())),
-                pod => Some(pod.clone()),
-            }
+            let by_name = match backend {
+                Who::Address(_) => netns(there),
+                Who::Pod { .. } | Who::Netns(_) => None,
+            };
+            Some(by_name.unwrap_or(Place::Backend))
         }
         Stage::Node | Stage::Link | Stage::Wire => netns(begin),
     }

@@ -200,12 +200,6 @@ impl Journey {
         stages.map(|(stage, begin)| (stage.step, begin, stage.end))
     }
 
-    /// All points, in order of time, those of packets sent in vain last.
-    pub fn points(&self) -> impl Iterator<Item = Point> {
-        let ends = self.stages.iter().map(|stage| stage.end);
-        std::iter::once(self.start).chain(ends).chain(self.lost)
-    }
-
     /// The last sight.
     pub fn last(&self) -> Point {
         self.stages.last().map_or(self.start, |stage| stage.end)

@@ -8,7 +8,7 @@ use super::{
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
     insert::Clash,
-    journey::{Journey, Point},
+    journey::Journey,
     pod::PodName,
     stopped::Stopped,
     upstream::Upstream,
@@ -65,15 +65,6 @@ impl Row {
         }
     }
 
-    /// All places that the row tells of.
-    pub fn points(&self) -> impl Iterator<Item = Point> {
-        let stopped = self.stopped().map(|stopped| stopped.at);
-        self.journey()
-            .into_iter()
-            .flat_map(Journey::points)
-            .chain(stopped)
-    }
-
     /// Who answered, or was to; `None` when nothing was translated.
     pub fn backend(&self) -> Option<SocketAddr> {
         match self {
@@ -106,6 +97,14 @@ impl Row {
         }
     }
 
+    /// Why it ended badly; `None` when it did not.
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Dns(dns) => dns.cause.as_deref(),
+            Self::Connection(connection) => connection.cause.as_deref(),
+        }
+    }
+
     /// Until the answer, or the completed handshake; `None` when neither came.
     pub fn latency(&self) -> Option<Duration> {
         match self {
@@ -119,6 +118,14 @@ impl Row {
         match self {
             Self::Dns(dns) => dns.amends,
             Self::Connection(connection) => connection.amends,
+        }
+    }
+
+    /// When its first packet was seen.
+    pub fn ktime(&self) -> KtimeNs {
+        match self {
+            Self::Dns(dns) => dns.ktime,
+            Self::Connection(connection) => connection.ktime,
         }
     }
 
@@ -166,7 +173,7 @@ pub struct Named {
     /// Whether the backend was to get this client's traffic; `None` where that is not known.
     pub verdict: Option<Verdict>,
     /// Devices of the row's journey; empty where that is not shown.
-    pub sites: Vec<Site>,
+    pub sites: Arc<[Site]>,
 }
 
 impl Named {

@@ -4,12 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use super::journey::{Journey, Step};
+use super::{
+    journey::{Journey, Step},
+    steps::{Spent, Steps},
+};
 
 /// Times per stage, and where what failed was seen last.
 #[derive(Debug, Default)]
 pub struct StageTotals {
-    times: BTreeMap<Step, Times>,
+    times: Steps<Times>,
     /// Exchanges without a good end, by the last stage that was passed; `None` where the packet
     /// was seen at one place only.
     pub stopped: BTreeMap<Option<Step>, u64>,
@@ -51,24 +54,15 @@ pub struct StageTime {
 }
 
 impl StageTotals {
-    /// Adds one journey; `good` where it came to a good end.
-    pub(super) fn add(&mut self, journey: &Journey, good: bool) {
+    /// Adds one journey, and what it `spent`; `good` where it came to a good end.
+    pub(super) fn add(&mut self, journey: &Journey, spent: &[Spent], good: bool) {
         /// Longer ones count as this long.
         const LONGEST: Duration = Duration::from_secs(600);
         self.whole += journey.duration();
-        let mut spans: Vec<(Step, Duration)> = Vec::with_capacity(16);
-        for (step, begin, end) in journey.spans() {
-            let took = end.ktime - begin.ktime;
-            // What the server asks of others parts its own time in two.
-            match spans.iter_mut().find(|(known, _)| *known == step) {
-                Some((_, sum)) => *sum += took,
-                None => spans.push((step, took)),
-            }
-        }
-        for (step, took) in spans {
-            let times = self.times.entry(step).or_default();
-            times.sum += took;
-            let nanos = u64::try_from(took.min(LONGEST).as_nanos()).unwrap_or(u64::MAX);
+        for Spent { step, took, .. } in spent {
+            let times = self.times.of(*step);
+            times.sum += *took;
+            let nanos = u64::try_from(took.min(&LONGEST).as_nanos()).unwrap_or(u64::MAX);
             // It grows to what is recorded, which has a limit.
             let _ = times.histogram.record(nanos.max(1));
         }
@@ -84,7 +78,7 @@ impl StageTotals {
         let mut ranked: Vec<_> = self
             .times
             .iter()
-            .map(|(&step, times)| {
+            .map(|(step, times)| {
                 let at =
                     |quantile| Duration::from_nanos(times.histogram.value_at_quantile(quantile));
                 StageTime {
@@ -147,9 +141,11 @@ mod tests {
     fn stages_are_ranked_by_the_time_spent_in_them() {
         let mut totals = StageTotals::default();
         for _ in 0..99 {
-            totals.add(&journey(1_000, 3_000), true);
+            let usual = journey(1_000, 3_000);
+            totals.add(&usual, &usual.spent(), true);
         }
-        totals.add(&journey(1_000, 903_000), false);
+        let slow = journey(1_000, 903_000);
+        totals.add(&slow, &slow.spent(), false);
         let ranked = totals.ranked();
         let [node, link] = &ranked[..] else {
             panic!("there are two stages: {ranked:?}");

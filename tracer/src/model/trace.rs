@@ -18,6 +18,7 @@ use super::{
     pod::Source,
     row::{Connection, Dns, Named, Outcome, Protocol, Row},
     stages::StageTotals,
+    steps::Spent,
     uniform::Uniform,
 };
 
@@ -210,29 +211,31 @@ impl Latency {
 
 fn add_journey(
     totals: &mut Option<Box<StageTotals>>,
-    journey: &Journey,
-    outcome: Outcome,
+    row: (&Journey, Outcome),
+    spent: &[Spent],
     room: bool,
 ) {
+    let (journey, outcome) = row;
     if totals.is_none() && room {
         *totals = Some(Box::default());
     }
     if let Some(totals) = totals {
-        totals.add(journey, outcome.is_good());
+        totals.add(journey, spent, outcome.is_good());
     }
 }
 
 impl Trace {
     /// Adds a row.
     pub fn add(&mut self, row: &Row, named: &Named) {
-        self.breakdown.add(row, named);
+        let spent = row.journey().map(Journey::spent).unwrap_or_default();
+        self.breakdown.add(row, named, &spent);
         self.add_names(row, named);
         if let Some(verdict) = named.verdict {
             *self.verdicts.entry(verdict.name()).or_default() += 1;
         }
         match row {
-            Row::Dns(dns) => self.add_dns(dns),
-            Row::Connection(connection) => self.add_connection(connection),
+            Row::Dns(dns) => self.add_dns(dns, &spent),
+            Row::Connection(connection) => self.add_connection(connection, &spent),
         }
     }
 
@@ -264,7 +267,7 @@ impl Trace {
         of(Protocol::Udp).or_else(|| of(Protocol::Tcp))
     }
 
-    fn add_dns(&mut self, dns: &Dns) {
+    fn add_dns(&mut self, dns: &Dns, spent: &[Spent]) {
         if !self.dns.contains_key(&dns.asked) && self.dns.len() >= ADDRESSES {
             self.beyond += 1;
             return;
@@ -289,11 +292,11 @@ impl Trace {
             totals.latency.add(latency);
         }
         if let Some(journey) = &dns.journey {
-            add_journey(&mut totals.stages, journey, dns.outcome, room);
+            add_journey(&mut totals.stages, (journey, dns.outcome), spent, room);
         }
     }
 
-    fn add_connection(&mut self, connection: &Connection) {
+    fn add_connection(&mut self, connection: &Connection, spent: &[Spent]) {
         let key = (connection.protocol, connection.asked);
         if !self.connections.contains_key(&key) && self.connections.len() >= ADDRESSES {
             self.beyond += 1;
@@ -313,7 +316,8 @@ impl Trace {
             totals.latency.add(latency);
         }
         if let Some(journey) = &connection.journey {
-            add_journey(&mut totals.stages, journey, connection.outcome, room);
+            let row = (&**journey, connection.outcome);
+            add_journey(&mut totals.stages, row, spent, room);
         }
     }
 

@@ -1,13 +1,14 @@
 //! Cgroup id → path → container id and pod uid, as kubelet and runtime name the directories.
 
 use std::{
-    collections::HashMap,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::model::CgroupId;
 
@@ -29,7 +30,7 @@ pub(super) struct Container {
 /// Containers by cgroup; `None` where the cgroup is no container's.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
-    known: HashMap<u64, Option<Container>>,
+    known: FxHashMap<u64, Option<Container>>,
     looked: Option<Instant>,
 }
 

@@ -4,7 +4,7 @@
 //! <https://github.com/containernetworking/cni/blob/v1.3.0/libcni/api.go>, `cachedInfo`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
 use crate::model::{History, Pod, PodName, Source, WallNs};
@@ -29,9 +30,9 @@ const REMEMBER: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Addresses {
     dir: PathBuf,
-    pods: HashMap<IpAddr, History<Arc<Pod>>>,
+    pods: FxHashMap<IpAddr, History<Arc<Pod>>>,
     /// What each file said that told of a pod.
-    read: HashMap<PathBuf, Result>,
+    read: FxHashMap<PathBuf, Result>,
     looked: Option<Instant>,
     /// When the directory last changed, if it was looked at well after.
     changed: Option<SystemTime>,
@@ -49,8 +50,8 @@ impl Addresses {
     pub(super) fn of(root: &Path) -> Self {
         Self {
             dir: root.join(RESULTS),
-            pods: HashMap::new(),
-            read: HashMap::new(),
+            pods: FxHashMap::default(),
+            read: FxHashMap::default(),
             looked: None,
             changed: None,
         }

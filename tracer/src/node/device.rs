@@ -1,7 +1,6 @@
 //! Namespace and ifindex → name of the device, as the kernel tells a socket of that namespace.
 
 use std::{
-    collections::HashMap,
     fs::File,
     os::fd::AsFd as _,
     sync::Arc,
@@ -9,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustc_hash::FxHashMap;
 use rustix::{
     net::{AddressFamily, SocketType, netdevice::index_to_name, socket},
     thread::{LinkNameSpaceType, move_into_link_name_space},
@@ -23,7 +23,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Names found, and when one was not.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: HashMap<(NetnsInode, Ifindex), Result<Arc<str>, Instant>>,
+    known: FxHashMap<(NetnsInode, Ifindex), Result<Arc<str>, Instant>>,
 }
 
 impl Names {

@@ -2,13 +2,15 @@
 //! that lives in it.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::Entry,
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::model::NetnsInode;
 
@@ -18,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Names by inode.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    known: HashMap<u32, Known>,
+    known: FxHashMap<u32, Known>,
     looked: Option<Instant>,
 }
 

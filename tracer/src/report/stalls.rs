@@ -15,6 +15,7 @@ use crate::model::{
     journey::Step,
     spread::Spread,
     stages::StageTotals,
+    steps::Steps,
     tally::{Kind, Who},
 };
 
@@ -169,8 +170,10 @@ fn slow(kind: Kind, breakdown: &Breakdown) -> Option<Said> {
     let mut places: Vec<_> = breakdown
         .places
         .iter()
-        .filter(|((_, of, at), _)| (*of, *at) == (kind, step))
-        .map(|((place, ..), spread)| (place, spread))
+        .filter(|((_, of), _)| *of == kind)
+        .flat_map(|((place, _), steps)| steps.iter().map(move |(at, spread)| (place, at, spread)))
+        .filter(|(_, at, _)| *at == step)
+        .map(|(place, _, spread)| (place, spread))
         .collect();
     places.sort_by_key(|(_, spread)| Reverse(spread.sum()));
     for (place, spread) in places.into_iter().take(3) {
@@ -193,11 +196,8 @@ fn times(spread: &Spread) -> String {
 
 /// The time of all stages of a kind, and its stages, most time first.
 fn ranked(kind: Kind, breakdown: &Breakdown) -> (Duration, Vec<(Step, &Spread)>) {
-    let stages = breakdown.stages.iter();
-    let mut ranked: Vec<_> = stages
-        .filter(|((of, _), _)| *of == kind)
-        .map(|((_, step), spread)| (*step, spread))
-        .collect();
+    let stages = breakdown.stages.get(&kind).into_iter();
+    let mut ranked: Vec<_> = stages.flat_map(Steps::iter).collect();
     ranked.sort_by_key(|(_, spread)| Reverse(spread.sum()));
     let whole = ranked.iter().map(|(_, spread)| spread.sum()).sum();
     (whole, ranked)
@@ -298,16 +298,19 @@ fn services(whole: &Whole<'_>) -> Table {
 
 fn places(breakdown: &Breakdown) -> Table {
     let mut spent: BTreeMap<&Who, Duration> = BTreeMap::new();
-    for ((place, ..), spread) in breakdown.places.iter() {
-        *spent.entry(place).or_default() += spread.sum();
+    let mut places = Vec::new();
+    for ((place, kind), steps) in breakdown.places.iter() {
+        for (step, spread) in steps.iter() {
+            *spent.entry(place).or_default() += spread.sum();
+            places.push((place, kind, step, spread));
+        }
     }
-    let mut places: Vec<_> = breakdown.places.iter().collect();
     places
-        .sort_by_key(|((place, ..), spread)| (Reverse(spent[place]), place, Reverse(spread.sum())));
+        .sort_by_key(|(place, .., spread)| (Reverse(spent[place]), *place, Reverse(spread.sum())));
     let rows = places
         .into_iter()
         .take(MOST)
-        .map(|((place, kind, step), spread)| {
+        .map(|(place, kind, step, spread)| {
             vec![
                 place.to_string().into(),
                 place.kind().into(),

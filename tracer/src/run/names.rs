@@ -13,13 +13,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc::Receiver;
 
-use super::{hearing::Hearing, offline::Offline, tell};
+use super::{hearing::Hearing, offline::Offline, sites::Sites, tell};
 use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
     model::{
-        ClusterChange, Index, KtimeNs, Named, PodName, Protocol, Row, ServiceName, Site, Source,
-        Trace, WallNs,
+        ClusterChange, Ifindex, Index, KtimeNs, Named, NetnsInode, PodName, Protocol, Row,
+        ServiceName, Site, Source, Trace, WallNs,
         change::Kind,
         cluster::ObjectName,
         conntrack::ConntrackTotals,
@@ -48,8 +48,8 @@ const LOCAL_DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254,
 pub(super) trait Local {
     /// What it can say of those a row names by address.
     fn name(&mut self, row: &Row) -> Named;
-    /// The names of all places that a row tells of.
-    fn sites(&mut self, row: &Row) -> Vec<Site>;
+    /// The names of a device.
+    fn site(&mut self, netns: NetnsInode, ifindex: Ifindex) -> Site;
     /// Its conntrack tables, by their namespaces' names.
     fn conntrack_totals(&mut self) -> Vec<ConntrackTotals>;
 }
@@ -58,8 +58,8 @@ impl Local for Node {
     fn name(&mut self, row: &Row) -> Named {
         Self::name(self, row)
     }
-    fn sites(&mut self, row: &Row) -> Vec<Site> {
-        Self::sites(self, row)
+    fn site(&mut self, netns: NetnsInode, ifindex: Ifindex) -> Site {
+        Self::site(self, netns, ifindex)
     }
     fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
         Self::conntrack_totals(self)
@@ -70,8 +70,8 @@ impl Local for record::Names {
     fn name(&mut self, row: &Row) -> Named {
         Self::name(self, row)
     }
-    fn sites(&mut self, row: &Row) -> Vec<Site> {
-        Self::sites(self, row)
+    fn site(&mut self, netns: NetnsInode, ifindex: Ifindex) -> Site {
+        Self::site(self, netns, ifindex)
     }
     fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
         Self::conntrack_totals(self)
@@ -81,6 +81,7 @@ impl Local for record::Names {
 /// Names, and who knows them. Time is that of ticks, so that a replay names alike.
 pub(super) struct Names<L> {
     pub(super) local: L,
+    sites: Sites,
     index: Index,
     cluster: Option<Cluster>,
     hearing: Hearing,
@@ -168,6 +169,7 @@ impl<L: Local> Names<L> {
     pub(super) fn new(local: L, asked: Option<SessionApi>, reads_rules: bool) -> Self {
         Self {
             local,
+            sites: Sites::default(),
             index: Index::default(),
             cluster: None,
             hearing: Hearing::default(),
@@ -192,6 +194,7 @@ impl<L: Local> Names<L> {
         self.began.get_or_insert(ktime);
         self.ktime = ktime;
         self.now = wall;
+        self.sites.forget();
         if let Some(cluster) = &self.cluster {
             let server = cluster.server.as_deref().unwrap_or(&cluster.place);
             let news = self.hearing.news(server, &self.index, wall);
@@ -222,6 +225,12 @@ impl<L: Local> Names<L> {
             self.settled = waited >= PATIENCE || !(awaited || rules);
         }
         self.settled
+    }
+
+    /// The names of all places that a row tells of.
+    pub(super) fn sites(&mut self, row: &Row) -> Arc<[Site]> {
+        let Self { sites, local, .. } = self;
+        sites.of(row, |(netns, ifindex)| local.site(netns, ifindex))
     }
 
     /// Whom and what a row names by address; `named` is what the node itself knows of it.

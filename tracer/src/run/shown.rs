@@ -163,12 +163,12 @@ impl<L: Local> Shown<L> {
             let knows = self.names.local.name(row);
             if let Some(recorder) = &mut recorder {
                 // Whoever reads it may want other rows.
-                let sites = self.names.local.sites(row);
+                let sites = self.names.sites(row);
                 recorder.names(row, &knows, &sites);
             }
             let mut named = self.names.join(row, knows);
             if self.wants(row, &named) {
-                named.sites = self.names.local.sites(row);
+                named.sites = self.names.sites(row);
                 self.trace.add(row, &named);
                 self.diagnoses.add(row, &named);
                 if self.wanted.each {

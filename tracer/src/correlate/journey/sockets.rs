@@ -31,22 +31,22 @@ pub(super) fn extend(journey: &mut Journey, ends: &SocketEnds, outcome: Outcome,
                 .map_or(journey.start, |at| journey.stages[at].end);
             let answered = journey.stages[at].end.ktime;
             let (stages, missing) = socket(Leg::Query, ends.query, arrival, answered);
-            journey.stages.splice(at..at, stages);
-            journey.unseen.splice(0..0, missing);
+            journey.stages.splice(at..at, stages.into_iter().flatten());
+            journey.unseen.splice(0..0, missing.into_iter().flatten());
         }
         // Delivered is what arrived; nothing more is known of where it was.
         None if !is_answered && ends.query.queued().is_some() => {
             let (stages, missing) =
                 socket(Leg::Query, ends.query, journey.last(), KtimeNs(u64::MAX));
-            journey.stages.extend(stages);
-            journey.unseen.extend(missing);
+            journey.stages.extend(stages.into_iter().flatten());
+            journey.unseen.extend(missing.into_iter().flatten());
         }
         None => {}
     }
     if outcome == Outcome::Answered && (from_here || ends.answer.queued().is_some()) {
         let (stages, missing) = socket(Leg::Answer, ends.answer, journey.last(), KtimeNs(u64::MAX));
-        journey.stages.extend(stages);
-        journey.unseen.extend(missing);
+        journey.stages.extend(stages.into_iter().flatten());
+        journey.unseen.extend(missing.into_iter().flatten());
     }
 }
 
@@ -57,36 +57,35 @@ fn socket(
     delivery: Delivery,
     arrival: Point,
     limit: KtimeNs,
-) -> (Vec<Passed>, Vec<Step>) {
+) -> ([Option<Passed>; 2], [Option<Step>; 2]) {
     let [input, queue] = if leg == Leg::Query {
         [Stage::BackendInput, Stage::BackendQueue]
     } else {
         [Stage::ClientInput, Stage::ClientQueue]
     };
-    let mut stages = Vec::new();
-    let mut unseen = Vec::new();
     // Records of two processors may change places by microseconds.
     let mut now = arrival.ktime;
-    let mut pass = |stage, reached: Option<(KtimeNs, Side)>| {
-        let step = Step { leg, stage };
-        let Some((ktime, side)) = reached else {
-            unseen.push(step);
-            return;
-        };
+    let mut passed = |stage, ktime, side| {
         now = min(max(now, ktime), limit);
         let end = Point {
             ktime: now,
             side,
             ..arrival
         };
-        stages.push(Passed { step, end });
+        let step = Step { leg, stage };
+        Some(Passed { step, end })
     };
-    pass(input, delivery.queued().map(|at| (at, Side::Delivered)));
-    match delivery {
-        Delivery::Read { at, by, .. } => pass(queue, Some((at, Side::Read { by }))),
-        // It is there still: the last stage is not over.
-        Delivery::Queued { waits: true, .. } => {}
-        Delivery::Unseen | Delivery::Queued { .. } => pass(queue, None),
-    }
-    (stages, unseen)
+    let queued = delivery.queued();
+    let taken_in = queued.and_then(|at| passed(input, at, Side::Delivered));
+    let read = match delivery {
+        Delivery::Read { at, by, .. } => passed(queue, at, Side::Read { by }),
+        Delivery::Unseen | Delivery::Queued { .. } => None,
+    };
+    // What is there still is in a stage that is not over.
+    let missed = |stage, is_missing: bool| is_missing.then_some(Step { leg, stage });
+    let unseen = [
+        missed(input, taken_in.is_none()),
+        missed(queue, read.is_none() && !delivery.waits()),
+    ];
+    ([taken_in, read], unseen)
 }

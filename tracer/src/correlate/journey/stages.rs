@@ -1,14 +1,19 @@
 //! Stages, told from sights: which namespace is whose, what lies between, and what nobody saw.
 
-use super::Sight;
+use smallvec::SmallVec;
+
+use super::{Sight, USUAL};
 use crate::model::journey::{Leg, Passed, Stage, Step};
+
+/// Room for stages that is made at first: through a bridge and a VIP, into sockets and out of them.
+const STAGES: usize = 16;
 
 /// Leaves out arrivals from which the packet did not go on, since it went on elsewhere: clones
 /// that a bridge flooded. Returns how many; the first sight stays. A sight in whose namespace the packet was received,
 /// and the next of which is in another, is such an arrival where
 /// 1. the next one is of the same packet, or
 /// 2. it is of the packet that follows, and this one had been in that namespace before.
-pub(super) fn prune(path: &mut Vec<Sight>) -> u32 {
+pub(super) fn prune(path: &mut SmallVec<[Sight; USUAL]>) -> u32 {
     let before = path.len();
     for index in (1..before.saturating_sub(1)).rev() {
         let (sight, next) = (path[index], path[index + 1]);
@@ -28,7 +33,7 @@ pub(super) fn prune(path: &mut Vec<Sight>) -> u32 {
 /// forward. `good` where the exchange ended well, `arrived` where a packet received last is
 /// where it was sent to.
 pub(super) fn tell(path: &mut [Sight], good: bool, arrived: bool) -> (Vec<Passed>, Vec<Step>) {
-    let mut stages: Vec<Passed> = Vec::with_capacity(8);
+    let mut stages: Vec<Passed> = Vec::with_capacity(STAGES);
     let mut unseen = Vec::new();
     let mut now = path[0].ktime;
     for sight in path.iter_mut() {

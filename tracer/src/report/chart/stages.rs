@@ -12,6 +12,7 @@ use crate::{
     model::{
         journey::{Stage, Step},
         spread::Spread,
+        steps::Steps,
         tally::{Kind, Tally},
     },
     report::{Whole, text::short, whole::step_name},
@@ -60,8 +61,8 @@ pub(super) fn picture(whole: &Whole<'_>, kind: Kind) -> Picture {
         Kind::Udp => "Where do UDP flows spend their time?",
     };
     let breakdown = whole.breakdown();
-    let stages = breakdown.stages.iter().filter(|((of, _), _)| *of == kind);
-    let mut stages: Vec<_> = stages.map(|((_, step), spread)| (*step, spread)).collect();
+    let stages = breakdown.stages.get(&kind).into_iter();
+    let mut stages: Vec<_> = stages.flat_map(Steps::iter).collect();
     stages.sort_by_key(|(step, _)| (step.leg, place(*step)));
     let lines = f64::from(u32::try_from(stages.len().max(4)).unwrap_or(u32::MAX));
     let height = TOP + lines * LINE + 56.0;

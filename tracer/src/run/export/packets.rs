@@ -148,7 +148,7 @@ impl Export {
     fn told(&mut self, row: &Row) -> Result<Claim> {
         let knows = self.names.local.name(row);
         let mut named = self.names.join(row, knows);
-        named.sites = self.names.local.sites(row);
+        named.sites = self.names.sites(row);
         let format = Format::Text {
             colour: false,
             zone: Zone::Utc,

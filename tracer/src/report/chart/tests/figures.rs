@@ -231,9 +231,10 @@ fn each_stage_begins_where_the_one_before_ends_and_is_as_long_as_its_time() {
     bars.sort_by(|a, b| a[2].total_cmp(&b[2]));
     for (quantile, left, right) in [(0.5, 196.0, 500.0), (0.99, 500.0, WIDTH)] {
         let mut end = left;
-        let stages = &trace.breakdown.stages;
+        let stages = trace.breakdown.stages[&Kind::Dns].iter();
+        let stages: Vec<_> = stages.map(|(_, spread)| spread).collect();
         let whole: Duration = stages
-            .values()
+            .iter()
             .filter_map(|spread| spread.quantile(quantile))
             .sum();
         let length = if quantile < 0.9 {
@@ -253,7 +254,7 @@ fn each_stage_begins_where_the_one_before_ends_and_is_as_long_as_its_time() {
             });
             let said = text.unwrap().1;
             let fits = stages
-                .values()
+                .iter()
                 .filter_map(|spread| spread.quantile(quantile))
                 .find(|time| {
                     let expected = (time.as_secs_f64() / whole.as_secs_f64() * length).max(2.0);
