@@ -2,6 +2,7 @@
 //! `iptables-save` and `nft` say what they are, real packets what they do.
 
 mod judged;
+mod mutated;
 mod packets;
 mod proxy;
 mod text;

@@ -4,6 +4,7 @@
 
 pub(crate) mod api;
 pub(crate) mod client;
+pub(crate) mod probe;
 pub(crate) mod raw;
 pub(crate) mod routed;
 pub(crate) mod trace;

@@ -10,7 +10,8 @@ use tracer::cluster::read_files;
 use tracer::model::verified::Verified;
 use tracer::model::{Finding, Snapshot};
 use tracer::rules::{
-    Front, Host, Judge, Origin, Outcome, Packet, RuleService, Ruleset, SourceChange,
+    Ending, Front, Host, Judge, Origin, Outcome, Packet, RejectKind, RuleService, Ruleset,
+    SourceChange,
 };
 use tracer::verify::{judge, origin_of};
 
@@ -18,9 +19,9 @@ use super::proxy::{BACKENDS, CLIENT, Mode, NODE, Network, OUTSIDE, feed, within}
 use crate::support::{ip, program, run_in};
 
 /// What kube-proxy wrote, one text for each program that takes it, and what it wrote it for.
-struct Fixture {
-    texts: Vec<(Vec<&'static str>, String)>,
-    snapshot: Snapshot,
+pub(super) struct Fixture {
+    pub(super) texts: Vec<(Vec<&'static str>, String)>,
+    pub(super) snapshot: Snapshot,
 }
 
 fn path(name: &str) -> PathBuf {
@@ -30,7 +31,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 impl Fixture {
-    fn of(mode: Mode) -> Self {
+    pub(super) fn of(mode: Mode) -> Self {
         let text = |name: &str| fs::read_to_string(path(name)).expect("it is in the repository");
         let texts = match mode {
             Mode::Legacy => vec![
@@ -50,7 +51,7 @@ impl Fixture {
         Self { texts, snapshot }
     }
 
-    fn load(&self, network: &Network) {
+    pub(super) fn load(&self, network: &Network) {
         for (words, text) in &self.texts {
             feed(&network.node, words, text);
         }
@@ -87,18 +88,23 @@ impl Fixture {
 
     fn judge(&self, network: &Network) -> Verified {
         let (ruleset, host) = read(network);
+        self.judge_by(&ruleset, &host)
+    }
+
+    /// Judges rules that were read already.
+    pub(super) fn judge_by(&self, ruleset: &Ruleset, host: &Host) -> Verified {
         let nodes = &self.snapshot.nodes;
         let node = nodes.iter().find(|node| &*node.name == "n1");
         judge(
-            &ruleset,
-            &host,
+            ruleset,
+            host,
             &self.snapshot,
             node.expect("it is in the objects"),
         )
     }
 }
 
-fn read(network: &Network) -> (Ruleset, Host) {
+pub(super) fn read(network: &Network) -> (Ruleset, Host) {
     within(&network.node, || {
         (
             Ruleset::read().expect("it reads"),
@@ -108,7 +114,7 @@ fn read(network: &Network) -> (Ruleset, Host) {
 }
 
 /// The network of the objects, with IPv6.
-fn network(test: &str) -> Network {
+pub(super) fn network(test: &str) -> Network {
     let network = Network::new(test);
     let node = &network.node;
     let forward = run_in(node, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
@@ -311,9 +317,8 @@ fn iptables_changes() -> Vec<Change> {
         removed(
             "kubernetes service traffic requiring SNAT",
             &[
-                ("no_masquerade", "Service shop/node, port http"),
-                ("no_masquerade", "Service shop/out, port http"),
-                ("no_masquerade", "Service shop/ranged, port http"),
+                // What lets pods pass the policy Local says that their addresses are known.
+                ("no_masquerade", "21 Service ports"),
                 ("no_hairpin", "21 Service ports"),
             ],
         ),
@@ -359,7 +364,11 @@ fn nftables_changes() -> Vec<Change> {
             "10.244.1.1 . 10.244.1.1 . udp . 8080,",
             &[("no_hairpin", "Service shop/dns, port dns")],
         ),
-        removed("masquerade clusterIP traffic from outside cluster", &[]),
+        // What lets pods pass the policy Local says that their addresses are known.
+        removed(
+            "masquerade clusterIP traffic from outside cluster",
+            &[("no_masquerade", "21 Service ports")],
+        ),
         removed(
             EXTERNAL,
             &[
@@ -372,7 +381,8 @@ fn nftables_changes() -> Vec<Change> {
             "tcp . 30021 comment \"shop/nonode:http\" : goto reject-chain",
             "30021",
             "30099",
-            &[("no_reject", "Service shop/nonode, port http")],
+            // Where nothing listens, the node refuses by itself.
+            &[],
         ),
         // Other ports of cluster IPs are rejected too.
         removed("10.96.0.24 . tcp . 80 comment", &[]),
@@ -435,11 +445,12 @@ fn healthy_rules_are_one_line() {
 fn behaviour(ruleset: &Ruleset, host: &Host, fronts: &[RuleService]) -> Vec<Vec<(Outcome, u64)>> {
     let judge: Judge<'_> = ruleset.judges(host);
     let mut all = Vec::new();
-    for front in fronts {
-        let at = match front.front {
-            Front::Address(address) => SocketAddr::new(address, front.port),
-            Front::NodePort => SocketAddr::new(NODE.parse().expect("an address"), front.port),
-        };
+    let at = fronts.iter().flat_map(|front| match front.front {
+        // And a port that the Service has not.
+        Front::Address(address) => [front.port, 1].map(|port| SocketAddr::new(address, port)),
+        Front::NodePort => [SocketAddr::new(NODE.parse().expect("an address"), front.port); 2],
+    });
+    for (at, front) in at.zip(fronts.iter().flat_map(|front| [front; 2])) {
         let sources = [
             CLIENT,
             OUTSIDE,
@@ -470,6 +481,10 @@ fn behaviour(ruleset: &Ruleset, host: &Host, fronts: &[RuleService]) -> Vec<Vec<
             let ways = spread.branches.into_iter().chain(again).map(|branch| {
                 let mut outcome = branch.outcome;
                 outcome.mark = 0;
+                // Where nothing listens, the host refuses by itself.
+                if outcome.ending == Ending::Delivered && outcome.destination == at {
+                    outcome.ending = Ending::Rejected(RejectKind::Icmp(3));
+                }
                 if own {
                     outcome.source = SourceChange::Kept;
                 }

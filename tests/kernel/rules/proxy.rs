@@ -240,8 +240,13 @@ fn pod(node: &str, netns: &str, device: &str, address: &str) {
     ]);
 }
 
-/// Gives `text` to a program in `netns`.
+/// Gives `text` to a program in `netns`, which must take it.
 pub(super) fn feed(netns: &str, words: &[&str], text: &str) {
+    assert!(takes(netns, words, text), "{text}");
+}
+
+/// Whether a program in `netns` takes `text`.
+pub(super) fn takes(netns: &str, words: &[&str], text: &str) -> bool {
     let mut child = Command::new("ip")
         .args(["netns", "exec", netns])
         .args(words)
@@ -250,7 +255,7 @@ pub(super) fn feed(netns: &str, words: &[&str], text: &str) {
         .expect("ip is installed");
     let stdin = child.stdin.take().expect("stdin is a pipe");
     std::io::Write::write_all(&mut { stdin }, text.as_bytes()).expect("rules are read");
-    assert!(child.wait().is_ok_and(|status| status.success()), "{text}");
+    child.wait().is_ok_and(|status| status.success())
 }
 
 /// Runs `job` in a thread inside `netns`.

@@ -236,15 +236,39 @@ impl Host {
         let route = self.route_to(address)?;
         let of_device = || {
             let device = route.device.as_ref()?;
-            let mut routes = self.routes.iter().filter(|one| {
+            let own = self.routes.iter().filter(|one| {
                 one.kind == RouteKind::Local && one.to.0.is_ipv4() == address.is_ipv4()
             });
-            routes
-                .find(|one| one.device.as_ref() == Some(device))
-                .map(|one| one.to.0)
+            let here = |one: &&Route| one.device.as_ref() == Some(device);
+            match address {
+                IpAddr::V4(_) => own.clone().find(here).map(|one| one.to.0),
+                // Any device's will do, if it fits better.
+                IpAddr::V6(address) => own
+                    .filter_map(|one| match one.to {
+                        (IpAddr::V6(own), 128) => Some((fit(own, address, here(&one)), own)),
+                        _ => None,
+                    })
+                    .reduce(|best, one| if one.0 > best.0 { one } else { best })
+                    .map(|(_, own)| own.into()),
+            }
         };
         route.source.or_else(of_device)
     }
+}
+
+/// How well an own address fits a destination: same address, scope, device, label, longest common prefix
+/// (RFC 6724, section 5; `ipv6_get_saddr_eval`, net/ipv6/addrconf.c). The greater the better.
+fn fit(own: Ipv6Addr, to: Ipv6Addr, here: bool) -> (bool, bool, bool, bool, u32) {
+    let scope = |address: Ipv6Addr| (address.is_unicast_link_local(), address.is_loopback());
+    let label = |address: Ipv6Addr| address.is_unique_local();
+    let common = (own.to_bits() ^ to.to_bits()).leading_zeros();
+    (
+        own == to,
+        scope(own) == scope(to),
+        here,
+        label(own) == label(to),
+        common,
+    )
 }
 
 /// The device of the first `struct rtnexthop`.
@@ -286,6 +310,38 @@ mod tests {
         assert!(!contains(prefix, [10, 245, 0, 1].into()));
         assert!(contains(([0, 0, 0, 0].into(), 0), [192, 0, 2, 1].into()));
         assert!(!contains(prefix, Ipv6Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn a_global_address_is_taken_for_what_is_not_on_the_link() {
+        let route = |to: &str, length, kind, device: &str, local_table| Route {
+            to: (to.parse().expect("it is an address"), length),
+            kind,
+            device: Some(device.into()),
+            source: None,
+            local_table,
+            metric: 0,
+        };
+        let mut host = Host {
+            routes: vec![
+                route("::1", 128, RouteKind::Local, "lo", true),
+                route("fe80::1", 128, RouteKind::Local, "pod", true),
+                route("2001:db8::1", 128, RouteKind::Local, "eth0", true),
+                route("fd00::1", 128, RouteKind::Local, "eth0", true),
+                route("fd00:1::9", 128, RouteKind::Unicast, "pod", false),
+                route("fe80::", 64, RouteKind::Unicast, "pod", false),
+                route("::", 0, RouteKind::Unicast, "eth0", false),
+            ],
+            ..Host::default()
+        };
+        host.sort();
+        let from = |to: &str| {
+            let to = to.parse().expect("it is an address");
+            host.source_for(to).map(|source| source.to_string())
+        };
+        assert_eq!(from("fd00:1::9").as_deref(), Some("fd00::1"));
+        assert_eq!(from("2001:db8:1::9").as_deref(), Some("2001:db8::1"));
+        assert_eq!(from("fe80::9").as_deref(), Some("fe80::1"));
     }
 
     #[test]

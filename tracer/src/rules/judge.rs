@@ -142,8 +142,8 @@ impl Ruleset {
 pub enum Memory {
     /// A list of `-m recent`.
     Recent(Box<str>),
-    /// A set that rules add to: its table's index and its own.
-    Set(u32, SetId),
+    /// A set that rules add to: its table's index and its own, and what was added.
+    Set(u32, SetId, Box<[u8]>),
 }
 
 /// Judges packets by one set of rules.

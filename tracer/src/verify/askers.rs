@@ -51,6 +51,8 @@ impl Asker {
 pub(super) struct Askers {
     /// Pods of this node, a few; one that is no endpoint of what it asks is taken.
     pub(super) pods: Vec<IpAddr>,
+    /// A pod of another node; `None` when no Node tells its range.
+    pub(super) far_pod: Option<IpAddr>,
     /// Someone outside; `None` when nothing leads outside.
     pub(super) outside: Option<IpAddr>,
 }
@@ -63,6 +65,7 @@ impl Askers {
     pub(super) fn of(snapshot: &Snapshot, host: &Host, node: &Node, family: Family) -> Self {
         Self {
             pods: pods(snapshot, host, node, family),
+            far_pod: far_pod(snapshot, host, node, family),
             outside: outside(host, node, family),
         }
     }
@@ -87,6 +90,18 @@ fn pods(snapshot: &Snapshot, host: &Host, node: &Node, family: Family) -> Vec<Ip
     pods.extend(ranges.filter_map(|range| last_but_one(*range)));
     pods.retain(|pod| host.route_to(*pod).is_some());
     pods
+}
+
+/// The last address but one of another node's range.
+fn far_pod(snapshot: &Snapshot, host: &Host, node: &Node, family: Family) -> Option<IpAddr> {
+    let others = snapshot
+        .nodes
+        .iter()
+        .filter(|other| other.name != node.name);
+    let ranges = others.flat_map(|other| other.pod_cidrs.iter());
+    let ranges = ranges.filter(|(address, _)| family_of(*address) == family);
+    let mut pods = ranges.filter_map(|range| last_but_one(*range));
+    pods.find(|pod| host.route_to(*pod).is_some() && !host.is_local(*pod))
 }
 
 fn last_but_one((address, length): (IpAddr, u8)) -> Option<IpAddr> {

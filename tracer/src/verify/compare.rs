@@ -37,6 +37,8 @@ pub(super) enum Difference {
     Masqueraded,
     /// A pod that reaches itself keeps its address.
     NoHairpin,
+    /// The node's address takes the client's place, and the port is not drawn at random.
+    PortNotRandom,
     /// Clients do not stay where they were, or for another time: found.
     Affinity(Option<Duration>),
     /// It is let go, although nobody serves.
@@ -66,6 +68,9 @@ struct Seen<'a> {
     reached: Vec<(SocketAddr, f64)>,
     /// Branches whose address nothing translates and that go on.
     untouched: bool,
+    /// Branches whose address nothing translates, and that is this host's own, where nobody listens at
+    /// it: the host refuses by itself.
+    own: bool,
     rejected: Option<&'a Branch>,
     dropped: Option<&'a Branch>,
     unroutable: Option<&'a Branch>,
@@ -75,6 +80,7 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
     let mut seen = Seen {
         reached: Vec::new(),
         untouched: false,
+        own: false,
         rejected: None,
         dropped: None,
         unroutable: None,
@@ -88,7 +94,8 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
                     None => seen.reached.push((to, branch.high)),
                 }
             }
-            Ending::Delivered | Ending::Sent(_) | Ending::Queued => seen.untouched = true,
+            Ending::Delivered => seen.own = true,
+            Ending::Sent(_) | Ending::Queued => seen.untouched = true,
             Ending::Rejected(_) => seen.rejected = Some(branch),
             Ending::Dropped | Ending::Martian => seen.dropped = Some(branch),
             Ending::NoRoute | Ending::NotForwarded | Ending::Unknown => {
@@ -129,7 +136,7 @@ pub(super) fn compare(
             None => Vec::new(),
         },
         Expect::Dropped | Expect::Stopped if seen.untouched => one(Difference::NotDropped, None),
-        Expect::Dropped if refused => {
+        Expect::Dropped if refused || seen.own => {
             let by = seen.rejected.and_then(|branch| branch.by);
             one(Difference::RefusedNotDropped, by)
         }
@@ -221,6 +228,11 @@ fn of_sources(
             (true, Masquerade::Must | Masquerade::MustNot) if kept => note(Difference::NoHairpin),
             (false, Masquerade::Must) if kept => note(Difference::NotMasqueraded),
             (false, Masquerade::MustNot) if !kept => note(Difference::Masqueraded),
+            (true, Masquerade::Must | Masquerade::MustNot) | (false, Masquerade::Must)
+                if outcome.source == (SourceChange::Masqueraded { random: false }) =>
+            {
+                note(Difference::PortNotRandom);
+            }
             _ => {}
         }
     }

@@ -57,6 +57,7 @@ pub(super) fn expect<'a>(
 ) -> Option<Expect<'a>> {
     match front.kind {
         FrontKind::ClusterIp => Some(of_cluster_ip(plan, asker, habits)),
+        FrontKind::OtherPort => Some(Expect::Refused),
         _ => of_external(plan, front, asker, host, habits),
     }
 }
@@ -115,6 +116,10 @@ fn of_external<'a>(
     }
     let cluster = plan.choice.cluster.as_slice();
     match (plan.service.external_policy, asker.kind) {
+        // Nobody elsewhere takes packets from a loopback address.
+        (_, AskerKind::Node) if front.at.ip().is_loopback() => {
+            Some(Expect::Backends(cluster, Masquerade::Must))
+        }
         (_, AskerKind::Node) => Some(Expect::Backends(cluster, Masquerade::Either)),
         (TrafficPolicy::Cluster, _) => Some(Expect::Backends(cluster, Masquerade::Must)),
         // As if it had gone out to the load balancer and come back on any node.

@@ -15,7 +15,7 @@ use crate::{
         Snapshot,
         cluster::{Node, ServiceType, TrafficPolicy},
     },
-    rules::{Ending, Host, Ruleset, SourceChange},
+    rules::{Backend, Ending, Family, Host, Origin, Ruleset, SourceChange},
 };
 
 /// Ports looked at.
@@ -62,13 +62,38 @@ pub(super) fn node_addresses(
         scored.reduce(|best, one| if one.0 > best.0 { one } else { best })
     };
     let best = [true, false].into_iter().filter_map(best);
-    best.map(|(_, address)| address).collect()
+    let mut addresses: Vec<_> = best.map(|(_, address)| address).collect();
+    // To itself, where routes let loopback's addresses out (--iptables-localhost-nodeports).
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let served = ports.iter().filter(|(port, protocol)| {
+        let at = SocketAddr::new(here, *port);
+        let spread = judge.judge(packet(here, at, *protocol), Origin::Host, false);
+        let mut outcomes = spread.branches.iter().map(|branch| &branch.outcome);
+        outcomes.any(|one| one.destination != at && matches!(one.ending, Ending::Sent(_)))
+    });
+    if !ports.is_empty() && served.count() * 2 > ports.len() {
+        addresses.push(here);
+    }
+    addresses
 }
 
-/// What kube-proxy does for most Services at their cluster IPs.
-pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Habits {
+/// Whether kube-proxy refuses packets to other ports of cluster IPs: it has a chain for them in nftables mode
+/// from 1.30 on, and lets them go in the others.
+pub(super) fn refuses_others(ruleset: &Ruleset) -> bool {
+    let mut tables = ruleset.tables.iter();
+    tables.any(|table| {
+        table.backend == Backend::Nftables
+            && &*table.name == "kube-proxy"
+            && table.chain("cluster-ips-check").is_some()
+    })
+}
+
+/// What kube-proxy does for most Services of a family at their cluster IPs.
+pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>], family: Family) -> Habits {
+    let plans = plans.iter().filter(|plan| plan.family == family);
+    let plans: Vec<_> = plans.collect();
     let judge = case.ruleset.judges(case.host);
-    let mut masqueraded = [[0_u32; 2]; 2];
+    let mut masqueraded = [[0_u32; 2]; 3];
     let step = plans.len().div_ceil(SAMPLE).max(1);
     for plan in plans.iter().step_by(step) {
         let Some(front) = plan.fronts.first() else {
@@ -76,7 +101,10 @@ pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Habits {
         };
         let outside = case.askers(plan.family).outside;
         let outside = outside.map(|one| Asker::at(AskerKind::Outside, one, case.host));
-        for (kind, asker) in [case.pod_for(plan), outside].into_iter().enumerate() {
+        let far = case.askers(family).far_pod;
+        let far = far.map(|one| Asker::at(AskerKind::Pod, one, case.host));
+        let askers = [case.pod_for(plan), outside, far];
+        for (kind, asker) in askers.into_iter().enumerate() {
             let Some(asker) = asker else { continue };
             let Some(packet) = case.packet(plan, *front, &asker) else {
                 continue;
@@ -89,22 +117,35 @@ pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Habits {
                     && one.destination.ip() != source
                     && matches!(one.ending, Ending::Sent(_))
             });
-            for outcome in translated.take(1) {
+            for outcome in translated {
                 let kept = outcome.source == SourceChange::Kept;
                 masqueraded[kind][usize::from(!kept)] += 1;
             }
         }
     }
     let most = |[kept, replaced]: [u32; 2]| (kept + replaced > 0).then_some(replaced > kept);
+    let half = |[kept, replaced]: [u32; 2]| (kept + replaced > 0).then_some(replaced >= kept);
+    let (here, outside, far) = (
+        most(masqueraded[0]),
+        half(masqueraded[1]),
+        most(masqueraded[2]),
+    );
+    let pods_pass = pods_pass(case, &plans);
+    // What lets pods pass knows their addresses, and the other way round.
+    let knows_pods = match (outside, pods_pass) {
+        (Some(false), Some(true)) => Some(true),
+        _ => outside,
+    };
     Habits {
-        masquerade_all: most(masqueraded[0]),
-        knows_pods: most(masqueraded[1]),
-        pods_pass: pods_pass(case, plans),
+        // Pods of this node alone: a range of pods' addresses that is another's.
+        masquerade_all: here.map(|here| here && far != Some(false)),
+        knows_pods,
+        pods_pass,
     }
 }
 
 /// Whether pods get past the external traffic policy Local: to endpoints that are not local.
-fn pods_pass(case: &Case<'_>, plans: &[PortPlan<'_>]) -> Option<bool> {
+fn pods_pass(case: &Case<'_>, plans: &[&PortPlan<'_>]) -> Option<bool> {
     let judge = case.ruleset.judges(case.host);
     let telling = plans.iter().filter(|plan| {
         let local = &plan.choice.local;

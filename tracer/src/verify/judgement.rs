@@ -33,7 +33,8 @@ pub(super) struct Case<'a> {
     pub(super) host: &'a Host,
     pub(super) node: &'a Node,
     askers: [Askers; 2],
-    habits: Habits,
+    /// In IPv4 and in IPv6.
+    habits: [Habits; 2],
     /// Services of several fronts at one address.
     claims: HashMap<(SocketAddr, PortProtocol), u32>,
     pod_ranges: Vec<(IpAddr, u8)>,
@@ -58,6 +59,7 @@ pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -
         snapshot,
         &node.name,
         &habits::node_addresses(ruleset, host, snapshot, node),
+        habits::refuses_others(ruleset),
     );
     let mut verified = Verified {
         node: node.name.to_string(),
@@ -78,7 +80,7 @@ pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -
         host,
         node,
         askers: [Family::V4, Family::V6].map(|family| Askers::of(snapshot, host, node, family)),
-        habits: Habits::default(),
+        habits: Default::default(),
         claims: claims(&plans),
         pod_ranges: snapshot
             .nodes
@@ -86,7 +88,7 @@ pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -
             .flat_map(|node| node.pod_cidrs.iter().copied())
             .collect(),
     };
-    case.habits = habits::of(&case, &plans);
+    case.habits = [Family::V4, Family::V6].map(|family| habits::of(&case, &plans, family));
     let (found, packets) = case.judge_all(&plans);
     verified.packets = packets;
     let mut words = Words::new(&case, &plans);
@@ -170,12 +172,19 @@ impl Case<'_> {
 
     /// Who asks at `front`.
     fn askers_at(&self, plan: &PortPlan<'_>, front: FrontPlan) -> Vec<Asker> {
-        let mut askers: Vec<_> = self.pod_for(plan).into_iter().collect();
-        askers.push(Asker {
+        let node = Asker {
             kind: AskerKind::Node,
             address: None,
             origin: crate::rules::Origin::Host,
-        });
+        };
+        if front.at.ip().is_loopback() {
+            return vec![node];
+        }
+        let mut askers: Vec<_> = self.pod_for(plan).into_iter().collect();
+        askers.push(node);
+        if front.kind == FrontKind::OtherPort {
+            return askers;
+        }
         let outside = self.askers(plan.family).outside;
         let outside = outside.map(|address| Asker::at(AskerKind::Outside, address, self.host));
         askers.extend(outside);
@@ -254,7 +263,8 @@ impl Case<'_> {
                 continue;
             }
             for asker in self.askers_at(plan, *front) {
-                let expect = expect(plan, *front, &asker, self.host, self.habits);
+                let habits = self.habits[usize::from(plan.family == Family::V6)];
+                let expect = expect(plan, *front, &asker, self.host, habits);
                 let (Some(expect), Some(packet)) = (expect, self.packet(plan, *front, &asker))
                 else {
                     continue;

@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum FrontKind {
     ClusterIp,
+    /// A port of the cluster IP that no port of the Service has.
+    OtherPort,
     NodePort,
     External,
     LoadBalancer,
@@ -88,11 +90,12 @@ pub(super) fn is_proxied(service: &Service) -> bool {
 }
 
 /// Plans for all Service ports. `node` is this node's name; `node_addresses` is where node ports
-/// are asked.
+/// are asked; `refuses_others` says whether kube-proxy is to refuse other ports of cluster IPs.
 pub(super) fn plans<'a>(
     snapshot: &'a Snapshot,
     node: &str,
     node_addresses: &[IpAddr],
+    refuses_others: bool,
 ) -> Vec<PortPlan<'a>> {
     let mut slices: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
     for slice in snapshot.slices.iter().filter(|slice| !slice.headless) {
@@ -120,11 +123,14 @@ pub(super) fn plans<'a>(
                 let known = super::endpoints::of(of_service, port, family, node);
                 let external = is_external(service, port, family);
                 let choice = choose(&known, service, external, node, zone.as_deref());
+                let first = service.ports.first().is_some_and(|one| one == port);
+                let mut fronts = fronts(service, port, *vip, node_addresses);
+                fronts.extend(other_port(service, *vip).filter(|_| first && refuses_others));
                 plans.push(PortPlan {
                     service,
                     port,
                     family,
-                    fronts: fronts(service, port, *vip, node_addresses),
+                    fronts,
                     choice,
                     known,
                 });
@@ -146,6 +152,16 @@ pub(super) fn is_external(service: &Service, port: &ServicePort, family: Family)
 fn vips(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     let vips = service.load_balancer_ips.iter().filter(|one| !one.proxied);
     vips.map(|one| one.ip)
+}
+
+/// A port of the cluster IP that the Service has not.
+fn other_port(service: &Service, vip: IpAddr) -> Option<FrontPlan> {
+    // Nobody listens below: tcpmux and its neighbours (IANA's registry).
+    let free = |port: &u16| service.ports.iter().all(|one| one.port != *port);
+    Some(FrontPlan {
+        kind: FrontKind::OtherPort,
+        at: SocketAddr::new(vip, (1..=u16::MAX).find(free)?),
+    })
 }
 
 fn fronts(

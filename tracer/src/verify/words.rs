@@ -283,6 +283,7 @@ fn name(what: &Difference) -> &'static str {
         Difference::NotMasqueraded => "no_masquerade",
         Difference::Masqueraded => "undue_masquerade",
         Difference::NoHairpin => "no_hairpin",
+        Difference::PortNotRandom => "port_not_random",
         Difference::Affinity(_) => "affinity",
         Difference::NotRefused => "no_reject",
         Difference::SilentlyDropped => "dropped_not_rejected",
@@ -303,6 +304,7 @@ fn severity(what: &Difference) -> Severity {
     match what {
         Difference::Uneven(..)
         | Difference::Masqueraded
+        | Difference::PortNotRandom
         | Difference::Affinity(_)
         | Difference::NotRefused
         | Difference::SilentlyDropped

@@ -135,10 +135,19 @@ impl Walker<'_> {
                 Flow::Next
             }
             Expression::Dynset {
-                set, op, timeout, ..
+                set,
+                op,
+                key,
+                timeout,
             } => {
                 if *op == SetOp::Update {
-                    state.noted.push(Memory::Set(state.table, *set));
+                    let length = self
+                        .set(state, *set)
+                        .map_or(0, crate::rules::Set::key_length);
+                    if let Some(key) = state.registers.load(*key, length) {
+                        let memory = Memory::Set(state.table, *set, key.into());
+                        state.noted.push(memory);
+                    }
                     let of_set = || self.set(state, *set).and_then(|set| set.timeout);
                     state.affinity = timeout.or_else(of_set).or(state.affinity);
                 }

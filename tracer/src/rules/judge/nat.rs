@@ -80,7 +80,16 @@ impl Walker<'_> {
 
     /// To the address of the device it leaves by.
     fn masquerade(&self, state: &mut State, flags: u32) -> Flow {
-        if let Some(address) = self.host.source_for(state.packet.destination.ip()) {
+        let to = state.packet.destination.ip();
+        // Loopback's own address is of host scope, which is not taken (inet_select_addr).
+        let here = state.output.as_deref() == Some("lo");
+        let mut own = self.host.addresses();
+        let address = if here {
+            own.find(|address| address.is_ipv4() == to.is_ipv4())
+        } else {
+            self.host.source_for(to)
+        };
+        if let Some(address) = address {
             state.packet.source.set_ip(address);
         }
         state.source = SourceChange::Masqueraded {

@@ -25,7 +25,14 @@ impl Walker<'_> {
         };
         // Whom rules add with a time to end by are clients; this one is told apart.
         if set.dynamic && set.timeout.is_some() && !set.map {
-            let there = state.remembered.contains(&Memory::Set(state.table, id));
+            let Some(key) = state.registers.load(key, set.key_length()) else {
+                return Found::Unknown;
+            };
+            let mut remembered = state.remembered.iter();
+            let there = remembered.any(|memory| {
+                let one = (state.table, id);
+                matches!(memory, Memory::Set(table, set, of) if (*table, *set) == one && **of == *key)
+            });
             return if there {
                 Found::Value(&Value::Nothing)
             } else {

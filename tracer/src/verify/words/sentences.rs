@@ -63,6 +63,7 @@ pub(super) fn sentence(
         Difference::NotMasqueraded => "keeps the client's address where the node's must take its place: answers go past this node".to_owned(),
         Difference::Masqueraded => "hides the client's address, which is to be kept".to_owned(),
         Difference::NoHairpin => "a pod that reaches itself through it keeps its own address, and resets its own connection".to_owned(),
+        Difference::PortNotRandom => "gives connections the node's address without drawing their port at random: those of several clients at once clash, and packets are lost".to_owned(),
         Difference::Affinity(found) => affinity(*found, plan),
         Difference::NotRefused => format!("is not refused at {at}, although nothing serves it: clients wait for a time-out"),
         Difference::SilentlyDropped => format!("is dropped in silence at {at}{whose}, where clients are to be refused: they wait for a time-out"),
@@ -105,6 +106,9 @@ pub(super) fn in_common(what: &Difference) -> &'static str {
         }
         Difference::Masqueraded => "hide the client's address, which is to be kept",
         Difference::NoHairpin => "let a pod that reaches itself keep its own address",
+        Difference::PortNotRandom => {
+            "give connections the node's address without drawing their port at random"
+        }
         Difference::Affinity(_) => "do not keep clients as sessionAffinity says",
         Difference::NotRefused => "are not refused, although nothing serves them",
         Difference::SilentlyDropped => "are dropped in silence instead of refused",
@@ -141,6 +145,9 @@ pub(super) fn expected(found: &Found) -> String {
         Difference::Undue(_) => "nothing gets it".to_owned(),
         Difference::NotMasqueraded | Difference::NoHairpin => {
             each(&found.wanted) + Masquerade::Must.words()
+        }
+        Difference::PortNotRandom => {
+            each(&found.wanted) + Masquerade::Must.words() + " and a random port (fully-random)"
         }
         Difference::Masqueraded => each(&found.wanted) + Masquerade::MustNot.words(),
         _ => each(&found.wanted),
@@ -181,6 +188,7 @@ pub(super) fn places(found: &[Found]) -> String {
     for one in found {
         let kind = match one.front.kind {
             FrontKind::ClusterIp => "cluster IP",
+            FrontKind::OtherPort => "another port of the cluster IP",
             FrontKind::NodePort => "node port",
             FrontKind::External => "external IP",
             FrontKind::LoadBalancer => "load balancer's IP",
