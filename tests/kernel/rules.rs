@@ -5,4 +5,5 @@ mod judged;
 mod mutated;
 mod packets;
 mod proxy;
+mod stale;
 mod text;

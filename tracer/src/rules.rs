@@ -8,6 +8,7 @@
 mod compat;
 mod dispatch;
 mod expression;
+mod flows;
 mod host;
 mod judge;
 mod legacy;
@@ -22,6 +23,7 @@ use std::{fmt, io, sync::Arc, time::Duration};
 use rustc_hash::FxHashMap;
 
 pub use expression::{Base, CompareOp, Expression, NatKind, Register, RejectKind, SetOp};
+pub use flows::Flow;
 pub use host::{Host, Route, RouteKind, contains};
 pub use judge::{
     Branch, Ending, Judge, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Spread, Step,

@@ -10,12 +10,14 @@ mod habits;
 mod judgement;
 mod leftovers;
 mod plan;
+mod stale;
 mod translation;
 mod walk;
 mod words;
 
 pub use ask::{Ask, AskError, Client, origin_of};
 pub use judgement::judge;
+pub use stale::stale;
 pub use translation::{Past, Translation, alike, verdict};
 pub use walk::walk;
 

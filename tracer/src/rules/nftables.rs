@@ -39,7 +39,7 @@ const TRIES: u32 = 8;
 
 /// All tables; empty when nf_tables is not in the kernel.
 pub(super) fn read() -> Result<Vec<Table>, Error> {
-    if !loaded() {
+    if !is_in_kernel("nf_tables", " nft_register_expr") {
         return Ok(Vec::new());
     }
     let asked = |what| move |source| Error::Asked { what, source };
@@ -60,22 +60,17 @@ pub(super) fn read() -> Result<Vec<Table>, Error> {
     Err(Error::Unsteady { tries: TRIES })
 }
 
-/// Whether nf_tables is in the kernel: a question to it would otherwise load the module.
-fn loaded() -> bool {
+/// Whether `module` is in the kernel, loaded or built in, where `symbol` ends a line of its own symbols: a
+/// question to it would otherwise load the module.
+pub(super) fn is_in_kernel(module: &str, symbol: &str) -> bool {
     // Without modules nothing can be loaded.
     let Ok(modules) = std::fs::read_to_string("/proc/modules") else {
         return true;
     };
-    let is_module = modules.lines().any(|line| line.starts_with("nf_tables "));
-    is_module || built_in()
-}
-
-/// Whether the kernel's own symbols have nf_tables' among them.
-fn built_in() -> bool {
-    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    symbols
-        .lines()
-        .any(|line| line.ends_with(" nft_register_expr"))
+    let mut modules = modules.lines();
+    let is_loaded = modules.any(|line| line.split(' ').next() == Some(module));
+    let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    is_loaded || symbols().lines().any(|line| line.ends_with(symbol))
 }
 
 fn generation(netlink: &mut Netlink) -> io::Result<Option<u32>> {

@@ -22,8 +22,8 @@ use crate::{
         verified::Verified,
     },
     report::{self, Format},
-    rules::{Host, Ruleset},
-    verify::{Ask, AskError, Client, judge, walk},
+    rules::{Flow, Host, Ruleset},
+    verify::{Ask, AskError, Client, judge, stale, walk},
 };
 
 /// Longest wait for the API server to say all it has.
@@ -142,7 +142,11 @@ fn look(args: &VerifyArgs, snapshot: &Snapshot) -> Result<Verified> {
     let ruleset = Ruleset::read()?;
     let host = Host::read()?;
     let node = this_node(args, snapshot, &host)?;
-    Ok(judge(&ruleset, &host, snapshot, &node))
+    let mut verified = judge(&ruleset, &host, snapshot, &node);
+    let flows = Flow::read()?;
+    let stale = stale(&flows, &ruleset, &host, snapshot, &node);
+    verified.findings.extend(stale);
+    Ok(verified)
 }
 
 /// The Node that is told, or that has one of this host's addresses.
