@@ -7,6 +7,7 @@
 mod replay {
     mod export;
     mod join;
+    mod redacted;
     mod sql;
 }
 

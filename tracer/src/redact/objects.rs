@@ -141,6 +141,7 @@ impl Redactor {
                 })
                 .collect(),
             source_ranges: self.prefixes(&service.source_ranges),
+            proxy_name: self.any_name(service.proxy_name.as_ref()),
             selector: self.pairs(&service.selector),
             ..service.clone()
         }
