@@ -17,7 +17,7 @@ use crate::sh;
 const TIERS: [&str; 3] = ["kernel", "vm", "cluster"];
 
 /// Longest a test may take on this machine before it is killed.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// What `cargo test -p tracer --no-run` built.
 pub(super) struct Built {
