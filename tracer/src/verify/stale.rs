@@ -90,26 +90,24 @@ fn finding(plan: &PortPlan<'_>, left: &BTreeMap<SocketAddr, Left>) -> Finding {
         )
     });
     let backends: Vec<_> = left.keys().collect();
-    let delete = left
-        .keys()
-        .zip(plan.fronts.first())
-        .map(|(backend, front)| {
-            format!(
-                "conntrack -D -p udp --orig-dst {} --reply-src {}",
-                front.at.ip(),
-                backend.ip()
-            )
-        });
+    let front = plan.fronts.first().map(|front| front.at.ip());
+    let delete = left.keys().filter_map(|backend| {
+        Some(format!(
+            "conntrack -D -p udp --orig-dst {} --reply-src {}",
+            front?,
+            backend.ip()
+        ))
+    });
     Finding {
         name: "stale_flows",
         severity: Severity::Broken,
         object: plan.object(),
         sentence: format!(
-            "conntrack still sends {} to {}, no endpoint of it",
+            "conntrack still sends {} to {} of it",
             counted(flows),
             match backends.as_slice() {
-                [one] => one.to_string(),
-                many => format!("{} addresses", many.len()),
+                [one] => format!("{one}, which is no endpoint"),
+                many => format!("{} addresses that are no endpoints", many.len()),
             }
         ),
         stage: None,
