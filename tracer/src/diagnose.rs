@@ -345,11 +345,7 @@ fn is_ordinary(row: &Row) -> bool {
 
 /// The cause of a row that came to no good end; empty for one without.
 fn cause(row: &Row) -> &str {
-    let cause = match row {
-        Row::Dns(dns) => dns.cause.as_deref(),
-        Row::Connection(connection) => connection.cause.as_deref(),
-    };
-    cause
+    row.cause()
         .filter(|_| !row.outcome().is_good())
         .unwrap_or_default()
 }

@@ -123,12 +123,9 @@ pub(super) const TCP_FALLBACK: Diagnosis = Diagnosis {
     refuted_by: "",
     least: 1,
     claim: Some(|row, _, state| {
-        let at = match row {
-            Row::Dns(dns) => dns.ktime,
-            Row::Connection(connection) => connection.ktime,
-        };
         let client = row.client().address.ip();
-        let told = row.protocol() == Protocol::Tcp && state.was_truncated(client, row.asked(), at);
+        let told = row.protocol() == Protocol::Tcp
+            && state.was_truncated(client, row.asked(), row.ktime());
         (told && !row.outcome().is_good()).then(|| Claim {
             object: Object::asked("DNS at", row),
             shown: format!("over TCP, after a truncated answer: {}", cause(row)),

@@ -54,14 +54,11 @@ impl Causes {
 
 /// Outcome and cause of a row that came to no good end, `None` of one that did.
 pub fn of(row: &Row) -> Option<String> {
-    let (outcome, cause) = match row {
-        Row::Dns(dns) => (dns.outcome, &dns.cause),
-        Row::Connection(connection) => (connection.outcome, &connection.cause),
-    };
+    let outcome = row.outcome();
     if outcome.is_good() {
         return None;
     }
-    Some(match cause {
+    Some(match row.cause() {
         Some(cause) => format!("{}: {}", outcome.name(), alike(cause)),
         None => outcome.name().to_owned(),
     })

@@ -8,8 +8,7 @@ use rustix::net::netlink::NETFILTER;
 
 use super::{
     Error,
-    netlink::{Attributes, Netlink},
-    nftables::is_in_kernel,
+    netlink::{Attributes, Netlink, is_in_kernel},
 };
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` and `IPCTNL_MSG_CT_GET`.

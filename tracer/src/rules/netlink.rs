@@ -126,6 +126,19 @@ impl Netlink {
     }
 }
 
+/// Whether `module` is in the kernel, loaded or built in, where `symbol` ends a line of its own symbols: a
+/// question to it would otherwise load the module.
+pub(super) fn is_in_kernel(module: &str, symbol: &str) -> bool {
+    // Without modules nothing can be loaded.
+    let Ok(modules) = std::fs::read_to_string("/proc/modules") else {
+        return true;
+    };
+    let mut modules = modules.lines();
+    let is_loaded = modules.any(|line| line.split(' ').next() == Some(module));
+    let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    is_loaded || symbols().lines().any(|line| line.ends_with(symbol))
+}
+
 /// What an `nlmsgerr` says.
 fn error_of(body: &[u8]) -> io::Error {
     let code = body

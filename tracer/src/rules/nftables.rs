@@ -13,7 +13,7 @@ use self::decode::{Names, rule};
 use super::{
     Backend, BaseChain, Chain, ChainId, ChainKind, Error, Family, Hook, Set, SetId, Table,
     TableFamily,
-    netlink::{Attributes, Dumped, Netlink, push},
+    netlink::{Attributes, Dumped, Netlink, is_in_kernel, push},
 };
 
 // enum nf_tables_msg_types, include/uapi/linux/netfilter/nf_tables.h, of subsystem 10
@@ -58,19 +58,6 @@ pub(super) fn read() -> Result<Vec<Table>, Error> {
         }
     }
     Err(Error::Unsteady { tries: TRIES })
-}
-
-/// Whether `module` is in the kernel, loaded or built in, where `symbol` ends a line of its own symbols: a
-/// question to it would otherwise load the module.
-pub(super) fn is_in_kernel(module: &str, symbol: &str) -> bool {
-    // Without modules nothing can be loaded.
-    let Ok(modules) = std::fs::read_to_string("/proc/modules") else {
-        return true;
-    };
-    let mut modules = modules.lines();
-    let is_loaded = modules.any(|line| line.split(' ').next() == Some(module));
-    let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    is_loaded || symbols().lines().any(|line| line.ends_with(symbol))
 }
 
 fn generation(netlink: &mut Netlink) -> io::Result<Option<u32>> {
