@@ -8,6 +8,7 @@
 mod support;
 
 mod cluster {
+    mod api;
     mod bed;
     mod credentials;
     mod failures;
@@ -15,4 +16,6 @@ mod cluster {
     mod names;
     mod outage;
     mod path;
+    mod verify;
+    mod watched;
 }

@@ -23,6 +23,7 @@ mod kernel {
     mod ipvs;
     mod lies;
     mod million;
+    mod named;
     mod races;
     mod stopped;
     mod wire;

@@ -16,6 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use tempfile::TempDir;
+
 /// The directory of recordings.
 fn stories() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/recordings")
@@ -39,21 +41,8 @@ fn tracer(command: &str, dir: &Path, words: &str) -> Output {
 }
 
 /// A directory that goes with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(test: &str) -> Self {
-        let name = format!("tracer-replay-{}-{test}", std::process::id());
-        let dir = env::temp_dir().join(name);
-        fs::create_dir_all(&dir).expect("it can be made");
-        Self(dir)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
+fn scratch() -> TempDir {
+    tempfile::tempdir().expect("there is room for temporary files")
 }
 
 fn said(output: &Output) -> String {
@@ -96,6 +85,51 @@ fn every_recording_is_told_as_on_file() {
         check(&name, "--report all", "txt");
         check(&name, "--report all --output json", "json");
     }
+}
+
+/// What of a recording is cut off is missing in the report, which says so; the rest is in it.
+#[test]
+fn what_is_cut_off_is_said_where_it_is_missing() {
+    let scratch = scratch();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([&stories().join("failures_by_cause"), scratch.path()])
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let dir = scratch.path().join("failures_by_cause");
+    let events = segments(&dir.join("events"));
+    let [first, ..] = events.as_slice() else {
+        panic!("no segments in {}", dir.display());
+    };
+    let bytes = fs::read(first).expect("it was copied");
+    fs::write(first, &bytes[..bytes.len() / 2]).expect("it was copied");
+    for words in ["--summary", "--summary --output json", "--output html"] {
+        let output = report(&dir, words);
+        let (told, said) = (String::from_utf8_lossy(&output.stderr), said(&output));
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        let warning = told.lines().find(|line| line.contains("warning: "));
+        let warning = warning.and_then(|line| line.split_once("warning: "));
+        let (_, warning) = warning.expect("what is cut off is told");
+        assert!(
+            said.contains(&format!("what could not be read: {warning}")),
+            "{said}"
+        );
+    }
+}
+
+/// The segments below `dir`, by name.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).expect("it is there").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(segments(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
 }
 
 /// `tracer diagnose` tells what a report tells first, and nothing else; it judges, so it ends with 1.

@@ -14,6 +14,7 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::program;
 use crate::support::trace::Tracer;
@@ -21,6 +22,8 @@ use crate::support::trace::Tracer;
 /// Where the cluster is.
 pub(crate) struct Cluster {
     dir: PathBuf,
+    /// Of the program under the name that kubectl knows it by.
+    plugins: TempDir,
 }
 
 /// What the API server says of a pod.
@@ -40,7 +43,10 @@ impl Cluster {
     pub(crate) fn up() -> Self {
         let dir = env::var_os("TRACER_CLUSTER");
         let dir = dir.expect("`cargo xtask test cluster` says where the cluster is");
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            plugins: tempfile::tempdir().expect("there is room for temporary files"),
+        }
     }
 
     /// What `kubectl WORDS` printed; it must succeed.
@@ -63,6 +69,26 @@ impl Cluster {
         let mut command = Command::new("timeout");
         command.arg("60").arg(self.dir.join(program));
         command
+    }
+
+    /// kubectl, its arguments still to come.
+    pub(crate) fn kubectl_program(&self) -> Command {
+        Command::new(self.dir.join("kubectl"))
+    }
+
+    /// Name of the network namespace of a node, or of the control plane as `control`.
+    pub(crate) fn netns(&self, role: &str) -> String {
+        let name = self.dir.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.strip_prefix("cluster-"));
+        format!("{}-{role}", name.expect("the bed is called so"))
+    }
+
+    /// The network namespace of a pod's container.
+    pub(crate) fn netns_of(&self, pod: &Pod) -> PathBuf {
+        let listed = printed(self.tasks(pod).arg("list"));
+        let line = listed.lines().find(|line| line.starts_with(&pod.container));
+        let pid = line.and_then(|line| line.split_whitespace().nth(1));
+        PathBuf::from(format!("/proc/{}/ns/net", pid.expect("it runs")))
     }
 
     /// Has kubectl apply `objects`.
@@ -91,11 +117,9 @@ impl Cluster {
 
     /// `kubectl tracer` from the control plane's network, its arguments still to come.
     pub(crate) fn plugin(&self) -> Command {
-        let dir = env::temp_dir().join(format!("tracer-plugin-{}", std::process::id()));
-        let link = dir.join("kubectl-tracer");
+        let link = self.plugins.path().join("kubectl-tracer");
         if !link.exists() {
-            fs::create_dir_all(&dir).expect("the temporary directory is writable");
-            symlink(program(), &link).expect("the temporary directory is writable");
+            symlink(program(), &link).expect("there is room for temporary files");
         }
         let mut command = Command::new(self.dir.join("control"));
         command.arg(link);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::bed::{Cluster, Outage, Pod, shown};
 use crate::support::trace::Tracer;
@@ -27,28 +28,29 @@ subjects:
 /// A ServiceAccount of the tracer's rights, by a kubeconfig that names a file with its token.
 struct Watcher<'a> {
     cluster: &'a Cluster,
-    kubeconfig: PathBuf,
+    /// Of its kubeconfig, and its token beside it.
+    home: TempDir,
 }
 
 impl<'a> Watcher<'a> {
     fn new(cluster: &'a Cluster) -> Self {
-        let of_test = format!("tracer-watcher-{}", std::process::id());
-        let kubeconfig = std::env::temp_dir().join(of_test);
-        let watcher = Self {
-            cluster,
-            kubeconfig,
-        };
+        let home = tempfile::tempdir().expect("there is room for temporary files");
+        let watcher = Self { cluster, home };
         watcher.renew();
         let admin = fs::read_to_string(cluster.admin()).expect("the bed has it");
         let token = watcher.token().display().to_string();
         let own = admin.replace("token: admin", &format!("tokenFile: {token}"));
         assert_ne!(own, admin);
-        fs::write(&watcher.kubeconfig, own).expect("there is room");
+        fs::write(watcher.kubeconfig(), own).expect("there is room for temporary files");
         watcher
     }
 
     fn token(&self) -> PathBuf {
-        self.kubeconfig.with_extension("token")
+        self.home.path().join("token")
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("kubeconfig")
     }
 
     /// Makes the account, and a token for it.
@@ -76,8 +78,6 @@ impl Drop for Watcher<'_> {
             let words = format!("delete -n shop {object} --ignore-not-found");
             self.cluster.kubectl(&words);
         }
-        drop(fs::remove_file(self.token()));
-        drop(fs::remove_file(&self.kubeconfig));
     }
 }
 
@@ -120,7 +120,7 @@ fn a_token_that_is_no_longer_good_costs_no_name_and_a_new_one_brings_news() {
     let watcher = Watcher::new(&cluster);
     let words = format!(
         "--connections --kubeconfig {}",
-        watcher.kubeconfig.display()
+        watcher.kubeconfig().display()
     );
     let mut tracer = Tracer::start_by(cluster.tracer_on("n1"), &words);
     let mut last = 0;

@@ -76,9 +76,9 @@ fn every_overlay_runs() {
     assert!(said.contains(" 0 broken"), "{said}");
 
     // As README.md has it: a kustomization of one's own, with the component beside the base.
-    let own = std::env::temp_dir().join(format!("tracer-overlay-{}", std::process::id()));
+    let home = tempfile::tempdir().expect("there is room for temporary files");
+    let own = home.path();
     let yaml = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [base]\ncomponents: [linux-5.10]\n";
-    std::fs::create_dir_all(&own).expect("there is room");
     for part in ["base", "linux-5.10"] {
         let copied = std::process::Command::new("cp")
             .args(["-r", &dir(part)])
@@ -97,7 +97,6 @@ fn every_overlay_runs() {
     };
     let rendered = cluster.kubectl(&format!("kustomize {own_dir}"));
     assert!(rendered.contains("- SYS_RESOURCE"), "{rendered}");
-    drop(std::fs::remove_dir_all(&own));
     drop(base);
     shown(&format!(
         "manifests: base, outage, doctor and linux-5.10 applied, {ran}"

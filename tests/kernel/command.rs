@@ -1,8 +1,9 @@
 //! The command itself on a live kernel: whom it shows, how it ends, what it needs, what it leaves.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -184,8 +185,12 @@ fn every_probe_attaches() {
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn without_privilege_one_line_names_what_is_missing() {
     // Where cargo puts programs other users need not be allowed to look.
-    let copy = std::env::temp_dir().join(format!("tracer-{}-nobody", std::process::id()));
-    fs::copy(program(), &copy).expect("the temporary directory is writable");
+    let home = tempfile::tempdir().expect("there is room for temporary files");
+    // Others may pass.
+    let passable = Permissions::from_mode(0o711);
+    fs::set_permissions(home.path(), passable).expect("it is ours");
+    let copy = home.path().join("tracer");
+    fs::copy(program(), &copy).expect("there is room for temporary files");
     for command in ["trace", "drops", "probes", "lab"] {
         let output = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
@@ -206,7 +211,6 @@ fn without_privilege_one_line_names_what_is_missing() {
         }
         assert!(output.stdout.is_empty());
     }
-    drop(fs::remove_file(copy));
 }
 
 /// BPF programs of the tracer's names that are in the kernel, by address.

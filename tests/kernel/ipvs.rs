@@ -1,20 +1,14 @@
 //! Services by IPVS, as kube-proxy's ipvs mode sets them up.
 
-use std::process::Command;
-
 use crate::support::routed::{Routed, SERVER, SERVER2, VIP};
 use crate::support::trace::{Tracer, address};
-use crate::support::{LyingDns, cannot, dig, ip, run_in};
+use crate::support::{LyingDns, dig, has_ipvs, ip, run_in};
 
 #[test]
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
 fn dns_over_udp_and_tcp_through_ipvs_shows_both_backends_in_turn() {
     let routed = Routed::new("ipvs");
-    let loaded = Command::new("modprobe")
-        .args(["-qa", "ip_vs", "ip_vs_rr"])
-        .status();
-    if !loaded.is_ok_and(|status| status.success()) {
-        cannot("this kernel has no ip_vs");
+    if !has_ipvs(&["ip_vs", "ip_vs_rr"]) {
         return;
     }
     // The VIP is the node's own, and replies are found by conntrack, as in kube-proxy.

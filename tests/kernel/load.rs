@@ -1,36 +1,34 @@
 //! Under load: every query that dnsperf counts is a row, and the tracer stays small.
 
-use std::env::temp_dir;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
+use tempfile::NamedTempFile;
 use tracer::lab::services::CLIENT1;
 
 use crate::support::trace::Tracer;
 use crate::support::{lab, text_of};
 
 /// Questions for dnsperf, removed on drop.
-pub(super) struct Questions(pub(super) PathBuf);
+pub(super) struct Questions(NamedTempFile);
 
 impl Questions {
     /// A and AAAA of the hundred hosts of the lab's zone.
-    pub(super) fn new(test: &str) -> Self {
+    pub(super) fn new() -> Self {
         let mut lines = String::new();
         for host in 1..=100 {
             let lines = &mut lines;
             let written = writeln!(lines, "host{host}.lab.test A\nhost{host}.lab.test AAAA");
             assert!(written.is_ok(), "a String takes every line");
         }
-        let path = temp_dir().join(format!("tracer-{}-{test}", std::process::id()));
-        fs::write(&path, lines).expect("the temporary directory is writable");
-        Self(path)
+        let file = NamedTempFile::new().expect("there is room for temporary files");
+        fs::write(&file, lines).expect("there is room for temporary files");
+        Self(file)
     }
-}
 
-impl Drop for Questions {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.0));
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
@@ -46,9 +44,9 @@ fn counted(said: &str, what: &str) -> usize {
 fn check(test: &str, vip: &str, words: &str) -> (usize, u64) {
     let lab = lab(test);
     let netns = lab.netns(CLIENT1);
-    let questions = Questions::new(test);
+    let questions = Questions::new();
     let tracer = Tracer::start(&format!("--netns {netns}"));
-    let path = questions.0.to_str().expect("it is of our making");
+    let path = questions.path().to_str().expect("it is of our making");
     let mut command = vec!["dnsperf", "-s", vip, "-d", path];
     command.extend(words.split_whitespace());
     let said = text_of(&netns, &command);

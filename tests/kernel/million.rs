@@ -124,7 +124,9 @@ impl Told {
 
     /// Names and objects of what was found.
     fn found(&self) -> Vec<String> {
-        let findings = self.diagnoses.findings(&self.trace.breakdown);
+        let findings = self
+            .diagnoses
+            .findings(&self.trace.breakdown, &|_, _| false);
         let found = findings.iter();
         found
             .map(|found| format!("{}: {}", found.name, found.object))

@@ -1,14 +1,13 @@
 //! The page of a real trace in a real browser: as it is, without JavaScript, and used.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::program;
 
 /// What Chromium makes of a page.
-fn dom(html: &str, name: &str) -> String {
-    dom_in(Scheme::Light, html, name)
+fn dom(html: &str) -> String {
+    dom_in(Scheme::Light, html)
 }
 
 /// What the user of a browser likes, by the browser's own numbers.
@@ -18,23 +17,20 @@ enum Scheme {
     Light = 1,
 }
 
-fn dom_in(scheme: Scheme, html: &str, name: &str) -> String {
-    let file = format!("tracer-page-{}-{name}", std::process::id());
-    let home = std::env::temp_dir().join(file);
-    fs::create_dir_all(&home).expect("the directory for temporary files is writable");
-    let page: PathBuf = home.join("page.html");
-    fs::write(&page, html).expect("the directory was just made");
+fn dom_in(scheme: Scheme, html: &str) -> String {
+    let home = tempfile::tempdir().expect("there is room for temporary files");
+    let page = home.path().join("page.html");
+    fs::write(&page, html).expect("there is room for temporary files");
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
         .arg(format!(
             "--blink-settings=preferredColorScheme={}",
             scheme as u8
         ))
-        .arg(format!("--user-data-dir={}", home.display()))
+        .arg(format!("--user-data-dir={}", home.path().display()))
         .arg(format!("file://{}", page.display()))
         .output()
         .expect("chromium is installed by `cargo xtask setup`");
-    drop(fs::remove_dir_all(home));
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("a page is UTF-8")
 }
@@ -103,7 +99,7 @@ fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
     let html = String::from_utf8(output.stdout).expect("a page is UTF-8");
     let count = |text: &str, what: &str| text.matches(what).count();
 
-    let with = dom(&html, "with");
+    let with = dom(&html);
     let rows = count(&html, "<tr>");
     assert!(rows > 50, "the lab fills the tables: {rows} rows");
     assert_eq!(count(&with, "<tr>"), rows, "rows that can be sorted");
@@ -112,7 +108,7 @@ fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
     let charts = count(&html, "<svg ");
     assert!(charts >= 10, "all charts are there: {charts}");
 
-    let without = dom(&without_scripts(&html), "without");
+    let without = dom(&without_scripts(&html));
     assert_eq!(count(&without, "<tr>"), rows, "without JavaScript");
     assert_eq!(count(&without, "<svg "), charts, "without JavaScript");
     assert_eq!(count(&without, "<button>"), 0, "a button that does nothing");
@@ -121,7 +117,7 @@ fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
         assert!(without.contains(&section), "{section}");
     }
 
-    let used = dom(&with_user(&html), "used");
+    let used = dom(&with_user(&html));
     let seen = "data-seen=\"true,true,true,true,true\"";
     assert!(
         used.contains(seen),
@@ -134,7 +130,7 @@ fn a_browser_reads_the_page_of_a_trace_with_javascript_and_without() {
         (Scheme::Light, "rgb(255,255,255)"),
         (Scheme::Dark, "rgb(21,24,28)"),
     ] {
-        let page = dom_in(scheme, &read, "read");
+        let page = dom_in(scheme, &read);
         let seen = format!("data-seen=\"false true true {back} 0\"");
         assert!(
             page.contains(&seen),

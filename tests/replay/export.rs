@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::Value;
+use tempfile::TempDir;
 use tracer::model::{Fact, Packet};
 use tracer::record::{Recorded, Recording};
 
-use crate::{Scratch, report, said, stories, tracer};
+use crate::{report, said, scratch, stories, tracer};
 
 const STORY: &str = "failures_by_cause";
 
@@ -47,8 +48,8 @@ fn recorded(dir: &Path) -> Vec<(Packet, i64)> {
 }
 
 /// The recording as a capture.
-fn export(scratch: &Scratch, name: &str, words: &str) -> PathBuf {
-    let file = scratch.0.join(name);
+fn export(scratch: &TempDir, name: &str, words: &str) -> PathBuf {
+    let file = scratch.path().join(name);
     let dir = stories().join(STORY);
     let output = tracer(
         "export",
@@ -83,7 +84,7 @@ fn tshark(file: &Path, fields: &[&str]) -> Vec<Vec<String>> {
 
 #[test]
 fn a_capture_is_what_was_captured_byte_for_byte() {
-    let scratch = Scratch::new("bytes");
+    let scratch = scratch();
     let file = fs::File::open(export(&scratch, "a.pcapng", "")).expect("it was written");
     let mut reader = PcapNgReader::new(file).expect("it is a pcapng file");
     let mut exported = Vec::new();
@@ -114,7 +115,7 @@ fn a_capture_is_what_was_captured_byte_for_byte() {
 
 #[test]
 fn tshark_shows_names_interfaces_and_stages_and_finds_nothing_malformed() {
-    let scratch = Scratch::new("tshark");
+    let scratch = scratch();
     let file = export(&scratch, "a.pcapng", "");
     let fields = [
         "frame.interface_name",
@@ -167,23 +168,23 @@ fn tshark_shows_names_interfaces_and_stages_and_finds_nothing_malformed() {
 
 #[test]
 fn several_recordings_are_sections_of_one_file() {
-    let scratch = Scratch::new("sections");
+    let scratch = scratch();
     let dir = stories().join(STORY);
     let words = format!(
         "{} --pcapng {}",
         copy(&scratch, "").display(),
-        scratch.0.join("a.pcapng").display()
+        scratch.path().join("a.pcapng").display()
     );
     let output = tracer("export", &dir, &words);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let rows = tshark(
-        &scratch.0.join("a.pcapng"),
+        &scratch.path().join("a.pcapng"),
         &["frame.section_number", "frame.interface_name"],
     );
     let packets = recorded(&dir).len();
     // The copy is of the same session: it is one recording, not two.
     assert_eq!(rows.len(), packets);
-    let other = scratch.0.join("other");
+    let other = scratch.path().join("other");
     let output = tracer(
         "export",
         &dir,
@@ -193,11 +194,11 @@ fn several_recordings_are_sections_of_one_file() {
     let words = format!(
         "{} --pcapng {}",
         other.display(),
-        scratch.0.join("b.pcapng").display()
+        scratch.path().join("b.pcapng").display()
     );
     assert_eq!(tracer("export", &dir, &words).status.code(), Some(0));
     let rows = tshark(
-        &scratch.0.join("b.pcapng"),
+        &scratch.path().join("b.pcapng"),
         &["frame.section_number", "frame.interface_name"],
     );
     assert_eq!(rows.len(), 2 * packets);
@@ -207,14 +208,14 @@ fn several_recordings_are_sections_of_one_file() {
 
 #[test]
 fn rows_that_are_wanted_choose_packets() {
-    let scratch = Scratch::new("chosen");
+    let scratch = scratch();
     let file = export(&scratch, "a.pcapng", "--namespace nobody");
     assert!(tshark(&file, &["frame.number"]).is_empty());
 }
 
 /// A copy of the recording.
-fn copy(scratch: &Scratch, words: &str) -> PathBuf {
-    let dir = scratch.0.join("copy");
+fn copy(scratch: &TempDir, words: &str) -> PathBuf {
+    let dir = scratch.path().join("copy");
     let words = format!("--recording {} {words}", dir.display());
     let output = tracer("export", &stories().join(STORY), &words);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -223,7 +224,7 @@ fn copy(scratch: &Scratch, words: &str) -> PathBuf {
 
 #[test]
 fn a_copy_tells_what_the_recording_tells() {
-    let scratch = Scratch::new("copy");
+    let scratch = scratch();
     let copy = copy(&scratch, "");
     let original = stories().join(STORY);
     for words in ["--report all", "--report all --output json"] {
@@ -246,7 +247,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn of_a_redacted_recording_no_name_and_no_address_is_left_and_the_story_is() {
-    let scratch = Scratch::new("redacted");
+    let scratch = scratch();
     let words = "--redact names,addresses --redact-key test";
     let copy = copy(&scratch, words);
     let told = said(&report(&copy, "--report all --output json"));
@@ -315,7 +316,7 @@ fn of_a_redacted_recording_no_name_and_no_address_is_left_and_the_story_is() {
 
 #[test]
 fn redacted_packets_are_as_valid_as_before() {
-    let scratch = Scratch::new("valid");
+    let scratch = scratch();
     let before = export(&scratch, "before.pcapng", "");
     let after = export(&scratch, "after.pcapng", "--redact names,addresses");
     let kept = [

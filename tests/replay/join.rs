@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tracer::model::{Fact, KtimeNs, Name, NetnsInode, WallNs};
 use tracer::record::{Keep, Recorded, Recorder, Recording, Session};
 
-use crate::{Scratch, report, said, stories};
+use crate::{report, said, scratch, stories};
 
 const STORY: &str = "failures_by_cause";
 
@@ -52,7 +53,7 @@ fn later(event: Recorded) -> Recorded {
 }
 
 /// Writes the recording's parts: clients and the node on one, servers on the other.
-fn split(scratch: &Scratch) -> [PathBuf; 2] {
+fn split(scratch: &TempDir) -> [PathBuf; 2] {
     let read = || {
         let recording = Recording::open(&[stories().join(STORY)]).expect("it can be read");
         recording
@@ -71,7 +72,7 @@ fn split(scratch: &Scratch) -> [PathBuf; 2] {
         .collect();
     assert!(servers.len() >= 3, "{servers:?}");
     let write = |node: &str, of_servers: bool| {
-        let dir = scratch.0.join(node);
+        let dir = scratch.path().join(node);
         let session = Session {
             node: node.to_owned(),
             ..read().session
@@ -134,7 +135,7 @@ fn whole() -> Vec<Value> {
 
 #[test]
 fn two_nodes_tell_one_story_by_one_clock() {
-    let scratch = Scratch::new("join");
+    let scratch = scratch();
     let dirs = split(&scratch);
     let (whole, joined) = (whole(), json(&together(&dirs, "--output json")));
     let (whole, rows) = (dns(&whole), dns(&joined));
@@ -208,7 +209,7 @@ fn two_nodes_tell_one_story_by_one_clock() {
 
 #[test]
 fn a_connection_is_told_through_both_nodes_there_and_back_each_time() {
-    let scratch = Scratch::new("join-connections");
+    let scratch = scratch();
     let dirs = split(&scratch);
     let joined = json(&together(&dirs, "--output json"));
     let connections = |lines: &[Value]| -> Vec<Value> {
@@ -269,7 +270,7 @@ fn a_connection_is_told_through_both_nodes_there_and_back_each_time() {
 
 #[test]
 fn what_the_other_node_saw_of_a_failure_is_its_cause() {
-    let scratch = Scratch::new("join-failures");
+    let scratch = scratch();
     let dirs = split(&scratch);
     let joined = json(&together(&dirs, "--output json"));
     let silent = |lines: &[Value]| {

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
 use tracer::cluster::read_files;
 use tracer::model::change::{Change, Key, Kind, Object};
 use tracer::model::cluster::ObjectName;
 use tracer::model::{ClusterChange, KtimeNs, Snapshot, WallNs};
 use tracer::record::{Keep, Recorded, Recorder, Recording};
 
-use crate::{Scratch, stories, tracer};
+use crate::{scratch, stories, tracer};
 
 const AT: WallNs = WallNs(1_790_000_000_000_000_000);
 
@@ -35,10 +36,10 @@ fn changes() -> Vec<Change> {
 }
 
 /// A recording of the changes, by the session of a story.
-fn recording(scratch: &Scratch) -> PathBuf {
+fn recording(scratch: &TempDir) -> PathBuf {
     let story = Recording::open(&[stories().join("failures_by_cause")]);
     let session = story.expect("it can be read").sessions.remove(0).session;
-    let dir = scratch.0.join("own");
+    let dir = scratch.path().join("own");
     let recorder = Recorder::start(&dir, session, Keep::default());
     let mut recorder = recorder.expect("it is a directory of the test's own");
     let tick = |ktime| Recorded::Tick {
@@ -91,9 +92,9 @@ fn services(changes: &[Change]) -> (BTreeSet<String>, BTreeSet<String>) {
 
 #[test]
 fn of_what_the_api_server_said_every_object_is_left_and_no_name_or_address() {
-    let scratch = Scratch::new("redacted-objects");
+    let scratch = scratch();
     let own = recording(&scratch);
-    let copy = scratch.0.join("copy");
+    let copy = scratch.path().join("copy");
     let output = tracer(
         "export",
         &own,

@@ -2,15 +2,15 @@
 
 use std::io::{BufRead, BufReader, Result, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::{env, fs, process, thread};
+use std::{fs, thread};
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 /// It answers until the test ends.
 pub(crate) struct Api {
     /// How to reach it.
-    pub(crate) kubeconfig: PathBuf,
+    pub(crate) kubeconfig: NamedTempFile,
 }
 
 impl Api {
@@ -26,21 +26,15 @@ impl Api {
                 thread::spawn(move || drop(answer(&stream, &objects)));
             }
         });
-        let kubeconfig = env::temp_dir().join(format!("tracer-test-{}", process::id()));
+        let kubeconfig = NamedTempFile::new().expect("there is room for temporary files");
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
             "users": [{"name": "test", "user": {}}],
             "clusters": [{"name": "test", "cluster": {"server": format!("http://{address}")}}],
         });
-        fs::write(&kubeconfig, config.to_string()).expect("there is room");
+        fs::write(&kubeconfig, config.to_string()).expect("there is room for temporary files");
         Self { kubeconfig }
-    }
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.kubeconfig));
     }
 }
 

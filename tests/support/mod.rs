@@ -3,10 +3,14 @@
 //! Everything made here is removed on drop, also when a test panics. Addresses are the test's own choice.
 
 pub(crate) mod api;
+pub(crate) mod behaviours;
 pub(crate) mod client;
+pub(crate) mod foretold;
+pub(crate) mod generated;
 pub(crate) mod probe;
 pub(crate) mod raw;
 pub(crate) mod routed;
+pub(crate) mod tally;
 pub(crate) mod trace;
 
 use std::env;
@@ -15,6 +19,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
 use tracer::lab::{Lab, Lie, Options};
 
 /// Network namespaces of one test and the links between them.
@@ -111,6 +116,16 @@ pub(crate) fn cannot(reason: &str) {
     assert!(said.is_ok(), "standard error is open");
 }
 
+/// Whether the kernel has IPVS, in these modules, which are loaded; else that is said for the tier to tell.
+pub(crate) fn has_ipvs(modules: &[&str]) -> bool {
+    let loaded = Command::new("modprobe").arg("-qa").args(modules).status();
+    let has = loaded.is_ok_and(|status| status.success());
+    if !has {
+        cannot("this kernel has no ip_vs");
+    }
+    has
+}
+
 /// Asks once from `netns`, two seconds at most; `words` are dig's. Returns what it printed.
 pub(crate) fn dig(netns: &str, words: &str) -> String {
     let command = format!("dig +tries=1 +time=2 {words}");
@@ -154,6 +169,15 @@ impl LyingDns {
         let read = BufReader::new(stdout).read_line(&mut line);
         assert!(read.is_ok() && line == "ready\n", "lying dns said {line:?}");
         server
+    }
+}
+
+impl LyingDns {
+    /// Sends it `signal`.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).expect("pids are below 2^22");
+        let pid = Pid::from_raw(pid).expect("a child's pid is not 0");
+        kill_process(pid, signal).expect("it runs");
     }
 }
 

@@ -58,6 +58,32 @@ pub(crate) struct Tried {
     pub(crate) again: Option<Fate>,
 }
 
+impl Tried {
+    /// Which of many clients it was makes no difference: `one` stands for all of them.
+    pub(crate) fn is_by(&mut self, one: IpAddr) {
+        for fate in [Some(&mut self.fate), self.again.as_mut()] {
+            if let Some(Fate::Answered(_, client)) = fate
+                && Some(*client) == self.what.from
+            {
+                *client = one;
+            }
+        }
+    }
+}
+
+/// Has all probers make their tries at once, each those at its own place; what came of them.
+pub(crate) fn ask_all<'a>(
+    probers: impl Iterator<Item = &'a Prober>,
+    tries: Vec<Vec<Try>>,
+) -> impl Iterator<Item = Tried> {
+    let asked = probers.zip(tries);
+    let asked: Vec<_> = asked
+        .map(|(prober, tries)| (prober, prober.ask(tries)))
+        .collect();
+    let results = asked.into_iter();
+    results.flat_map(|(prober, count)| prober.results(count))
+}
+
 /// Threads in one namespace that connect.
 pub(crate) struct Prober {
     queue: Arc<Queue>,
@@ -150,6 +176,17 @@ pub(crate) fn enter(namespace: &Path) {
     let file = File::open(namespace).expect("the namespace is there");
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .expect("root may enter it");
+}
+
+/// Runs `job` in a thread inside the namespace of this file.
+pub(crate) fn within<T: Send>(namespace: &Path, job: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(namespace);
+            job()
+        });
+        thread.join().expect("the job does not panic")
+    })
 }
 
 /// One connection, from where, and whether the server saw the client's own port.

@@ -66,6 +66,16 @@ impl Routed {
     /// Answers each DNS query to port 53 of the server, no record being in the answer, which `length` bytes
     /// long at least, until the test ends.
     pub(crate) fn answer(&self, length: usize) {
+        self.serve(length, 0);
+    }
+
+    /// Refuses each DNS query to port 53 of the server, until the test ends.
+    pub(crate) fn refuse(&self) {
+        self.serve(0, 5);
+    }
+
+    /// Answers with the response code `rcode` (RFC 1035, section 4.1.1).
+    fn serve(&self, length: usize, rcode: u8) {
         let socket = inside(&self.server, "server", || {
             UdpSocket::bind((SERVER, 53)).expect("the port is free")
         });
@@ -74,6 +84,7 @@ impl Routed {
             while let Ok((received, peer)) = socket.recv_from(&mut query) {
                 let mut answer = query[..received].to_vec();
                 answer[2] |= 0x80;
+                answer[3] |= rcode;
                 answer.resize(length.max(received), 0);
                 // That it cannot be sent is part of a test.
                 drop(socket.send_to(&answer, peer));

@@ -6,7 +6,7 @@
 #[path = "charts/rows.rs"]
 mod rows;
 
-use std::{env, fs, io, path::Path, process::ExitCode, time::Instant};
+use std::{fs, io, path::Path, process::ExitCode, time::Instant};
 
 use rows::{Cluster, Random};
 use tracer::{
@@ -25,11 +25,7 @@ const MEMORY_MB: u64 = 300;
 const PAGE_MB: u64 = 3;
 
 fn main() -> io::Result<ExitCode> {
-    let directory = env::temp_dir().join(format!("tracer-charts-{}", std::process::id()));
-    fs::create_dir_all(&directory)?;
-    let measured = measure(&directory);
-    fs::remove_dir_all(&directory)?;
-    measured
+    measure(tempfile::tempdir()?.path())
 }
 
 fn measure(directory: &Path) -> io::Result<ExitCode> {

@@ -59,9 +59,8 @@ fn serve() -> io::Result<ExitCode> {
             thread::spawn(move || drop(answer(&stream)));
         }
     });
-    let directory = env::temp_dir().join(format!("tracer-names-{}", std::process::id()));
-    fs::create_dir_all(&directory)?;
-    let kubeconfig = directory.join("kubeconfig");
+    let directory = tempfile::tempdir()?;
+    let kubeconfig = directory.path().join("kubeconfig");
     fs::write(
         &kubeconfig,
         format!(
@@ -72,7 +71,6 @@ fn serve() -> io::Result<ExitCode> {
     let asked = Command::new(env::current_exe()?)
         .env(KUBECONFIG, &kubeconfig)
         .status();
-    fs::remove_dir_all(&directory)?;
     Ok(if asked?.success() {
         ExitCode::SUCCESS
     } else {

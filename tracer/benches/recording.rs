@@ -11,17 +11,19 @@ mod facts;
 mod steady;
 
 use std::{
-    env, fs, io,
+    fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use facts::HOPS;
 use steady::steady;
 use tracer::{
-    model::{Event, KtimeNs, WallNs},
+    model::{Event, Fact, Flow, KtimeNs, Packet, WallNs},
     record::{Asked, Keep, Recorded, Recorder, Session},
 };
 
@@ -40,10 +42,9 @@ const START: i64 = 1_795_637_490_000_000_000;
 const FACTS: f64 = 1e6;
 
 fn main() -> io::Result<ExitCode> {
-    let directory = env::temp_dir().join(format!("tracer-recording-{}", std::process::id()));
-    let measured = write(&directory).and_then(|()| measure(&directory));
-    fs::remove_dir_all(&directory)?;
-    measured
+    let directory = tempfile::tempdir()?;
+    write(directory.path())?;
+    measure(directory.path())
 }
 
 /// Writes the recording.
@@ -76,7 +77,10 @@ fn write(directory: &Path) -> io::Result<()> {
     recorder.again(tick(now));
     for number in 0..EXCHANGES {
         let name = names.get((number % NAMES) as usize);
-        for fact in steady(number, PORTS, name.map_or("", |name| name)).facts(now) {
+        for mut fact in steady(number, PORTS, name.map_or("", |name| name)).facts(now) {
+            if let Fact::Packet(packet) = &mut fact {
+                packet.headers = headers(packet);
+            }
             recorder.again(Event::Fact(&fact).into());
         }
         now = now.plus(PERIOD);
@@ -99,6 +103,23 @@ fn write(directory: &Path) -> io::Result<()> {
         bytes as f64 / facts as f64
     );
     Ok(())
+}
+
+/// IPv4 and UDP headers as they are captured (RFC 791, section 3.1; RFC 768), without checksums.
+fn headers(packet: &Packet) -> Bytes {
+    let Flow { src, dst } = packet.flow;
+    let ports = [src.port(), dst.port()].map(u16::to_be_bytes).concat();
+    let addresses: Vec<_> = [src.ip(), dst.ip()]
+        .iter()
+        .flat_map(|ip| match ip {
+            IpAddr::V4(ip) => ip.octets(),
+            IpAddr::V6(_) => [0; 4],
+        })
+        .collect();
+    let udp = u16::try_from(packet.payload_len + 8).unwrap_or(u16::MAX);
+    let [len, udp] = [udp.saturating_add(20), udp].map(u16::to_be_bytes);
+    let ip = [0x45, 0, len[0], len[1], 0, 0, 0x40, 0, 64, 17, 0, 0];
+    [&ip[..], &addresses, &ports, &udp, &[0, 0]].concat().into()
 }
 
 fn files(directory: &Path) -> io::Result<Vec<(PathBuf, u64)>> {

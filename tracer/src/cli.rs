@@ -284,8 +284,8 @@ pub struct DropsArgs {
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
     /// Only this check, or the checks of this subject (node, cni, coredns, kube_proxy); may be
-    /// repeated
-    #[arg(long, value_name = "NAME")]
+    /// repeated, or several with commas between them
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Vec<String>,
     /// Then send one DNS query and one connection to the API server's VIP from within this pod
     /// (NAMESPACE/NAME), process id or namespace of `ip netns`, and follow them on their way
@@ -303,7 +303,7 @@ pub struct DoctorArgs {
 }
 
 /// What `tracer verify` takes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct VerifyArgs {
     /// Walk one packet instead; who sends it: an address, or `node` for this node itself
     #[arg(long, value_name = "WHO", requires = "to", help_heading = "One packet")]
@@ -327,6 +327,9 @@ pub struct VerifyArgs {
     /// kubelet's own configuration are looked for, in this order
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub kubeconfig: Option<PathBuf>,
+    /// What the API server said before, as `tracer trace --keep-names` keeps it, for when it is not heard
+    #[arg(long, value_name = "FILE", default_value = names::NAMES_FILE, conflicts_with_all = ["from", "objects"])]
+    pub names_file: PathBuf,
     /// Which Node this is; else the one that has this machine's addresses
     #[arg(long, value_name = "NAME", conflicts_with = "from")]
     pub node: Option<String>,

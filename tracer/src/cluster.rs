@@ -17,11 +17,10 @@ mod services;
 mod watch;
 
 use std::{
-    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime},
 };
 
 use futures::try_join;
@@ -241,18 +240,10 @@ async fn follow(
 }
 
 fn now() -> WallNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_nanos();
-    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
+    SystemTime::now().into()
 }
 
 fn wall(time: Option<&Time>) -> Option<WallNs> {
     let nanos = time?.0.as_nanosecond();
     Some(WallNs(i64::try_from(nanos).unwrap_or(i64::MAX)))
-}
-
-/// `192.0.2.0/24` as address and length.
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok()?))
 }

@@ -2,9 +2,12 @@
 //! first diagnosis that its evidence supports, and what one cause did to many becomes one finding.
 //! A pure function of rows; what is kept is bounded.
 
+mod disagree;
 mod dns;
 mod drops;
 mod evidence;
+mod next_hop;
+mod policy;
 mod rejected;
 mod service;
 mod silent;
@@ -17,6 +20,7 @@ use std::{
 };
 
 use self::{
+    disagree::Disagree,
     evidence::Evidence,
     state::{State, is_loop_probe},
 };
@@ -24,6 +28,7 @@ use crate::model::{
     Finding, Named, Row, Severity,
     breakdown::Breakdown,
     journey::Step,
+    row::SLOW,
     tally::{Kind, Who},
 };
 
@@ -108,6 +113,9 @@ impl Object {
         if row.backend().is_some_and(|backend| backend.ip() == ip) {
             return named.backend.as_ref().map(|name| name.pod.to_string());
         }
+        if row.client().address.ip() == ip {
+            return named.pod.as_ref().map(|name| name.pod.to_string());
+        }
         if row.asked().ip() != ip {
             return None;
         }
@@ -138,25 +146,32 @@ pub const ALL: &[Diagnosis] = &[
     dns::CONNTRACK_RACE,
     drops::CONNTRACK_FULL,
     drops::SNAT_PORTS,
+    drops::INVALID_DROP,
+    policy::NETWORK_POLICY,
+    dns::NODE_CACHE,
     dns::TCP_FALLBACK,
     service::HAIRPIN,
     service::STALE_RULES,
     rejected::NO_ENDPOINTS,
     rejected::BACKEND_REFUSES,
     rejected::POLICY_REJECT,
+    next_hop::NEIGHBOURS_FULL,
+    next_hop::NO_NEIGHBOUR,
+    next_hop::NO_ROUTE,
+    next_hop::ROUTING_LOOP,
     rejected::UNREACHABLE,
     drops::RP_FILTER,
+    next_hop::FORWARDING,
+    silent::SERVER_PAUSED,
+    silent::SERVER_THROTTLED,
     drops::RCVBUF_FULL,
     drops::BAD_CHECKSUM,
-    drops::NEIGHBOURS_FULL,
-    drops::NO_NEIGHBOUR,
-    drops::TUNNEL_TARGET,
-    drops::NO_ROUTE,
+    next_hop::TUNNEL_TARGET,
+    next_hop::QUEUE_FULL,
     drops::TOO_BIG,
     drops::LATE_ANSWER,
     drops::FORWARD_DROP,
     drops::POLICY_DROP,
-    drops::ANSWER_UNREAD,
     drops::KERNEL_DROP,
     dns::LOOP,
     dns::UNEXPECTED_SOURCE,
@@ -171,10 +186,13 @@ pub const ALL: &[Diagnosis] = &[
     service::RESET,
     silent::BACKEND_SILENT,
     service::UNTRANSLATED,
+    service::UNTRANSLATED_ENTRY,
+    service::ENDED_EARLY,
     silent::UNANSWERED,
     dns::UPSTREAM_SLOW,
     silent::SERVER_SLOW,
     dns::NDOTS,
+    disagree::SERVERS_DISAGREE,
 ];
 
 /// The diagnosis called `name`.
@@ -184,6 +202,16 @@ pub fn named(name: &str) -> Option<&'static Diagnosis> {
 
 /// What is another sign of the same, at the same address: it is told with the first of a pair.
 const SAME: &[(&str, &str)] = &[
+    ("server_paused", "server_overloaded"),
+    ("server_paused", "server_silent"),
+    ("server_paused", "rcvbuf_full"),
+    ("server_paused", "server_slow"),
+    ("server_paused", "late_answer"),
+    ("server_throttled", "server_overloaded"),
+    ("server_throttled", "server_silent"),
+    ("server_throttled", "rcvbuf_full"),
+    ("server_throttled", "server_slow"),
+    ("server_throttled", "late_answer"),
     ("rcvbuf_full", "server_overloaded"),
     ("rcvbuf_full", "server_slow"),
     ("rcvbuf_full", "late_answer"),
@@ -191,19 +219,26 @@ const SAME: &[(&str, &str)] = &[
     ("server_overloaded", "late_answer"),
     ("server_slow", "late_answer"),
     ("upstream_timeout", "upstream_slow"),
+    ("no_neighbour", "unreachable"),
+    ("no_route", "unreachable"),
 ];
 
 /// What is another sign of the same, at what was asked by rows of the first of a pair. What an upstream server does
 /// not answer its asker cannot answer either, and CoreDNS keeps a SERVFAIL for five seconds; a server that hangs
-/// is not ready before long, and its Service loses it as an endpoint. Who is led to pods that are gone is told so in
-/// many ways.
+/// is not ready before long, and its Service loses it as an endpoint. What finds room in a full queue waits there. Who
+/// is led to pods that are gone is told so in many ways.
 const BEHIND: &[(&str, &str)] = &[
     ("upstream_timeout", "servfail"),
     ("upstream_timeout", "late_answer"),
+    ("server_paused", "no_endpoints"),
+    ("server_paused", "backend_silent"),
+    ("server_throttled", "no_endpoints"),
     ("server_overloaded", "no_endpoints"),
     ("server_silent", "no_endpoints"),
+    ("queue_full", "late_answer"),
     ("stale_rules", "unreachable"),
     ("stale_rules", "no_neighbour"),
+    ("stale_rules", "no_route"),
     ("stale_rules", "backend_silent"),
     ("stale_rules", "unanswered"),
 ];
@@ -215,6 +250,7 @@ const OBJECTS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Diagnoses {
     state: State,
+    disagree: Disagree,
     found: BTreeMap<(usize, Object), Evidence>,
     /// Rows by kind, those that amend earlier ones apart.
     rows: BTreeMap<Kind, u64>,
@@ -236,6 +272,7 @@ impl Diagnoses {
             })
         };
         self.state.add(row, named.verdict);
+        self.disagree.add(row, || Who::client(row, named));
         let Some((index, claim)) = claimed else {
             return;
         };
@@ -251,15 +288,25 @@ impl Diagnoses {
         evidence.add(row, &Who::client(row, named), claim.shown);
     }
 
-    /// What was found, the worst first; `totals` are of the same rows.
-    pub fn findings(&self, totals: &Breakdown) -> Vec<Finding> {
-        let settled: Vec<_> = self
-            .found
+    /// What was found, the worst first; `totals` are of the same rows, and `left` says of an address asked and a
+    /// backend of it whether that is an endpoint no more, or about to be none.
+    pub fn findings(&self, totals: &Breakdown, left: &Left<'_>) -> Vec<Finding> {
+        let mut all: Vec<(&'static Diagnosis, Object, Evidence)> = Vec::new();
+        for ((index, object), evidence) in &self.found {
+            let settled = silent::settled(&ALL[*index], *object, &self.state, left);
+            let Some((diagnosis, object)) = settled else {
+                continue;
+            };
+            let mut known = all.iter_mut();
+            match known.find(|(of, at, _)| of.name == diagnosis.name && *at == object) {
+                Some((.., known)) => known.merge(evidence),
+                None => all.push((diagnosis, object, evidence.clone())),
+            }
+        }
+        all.retain(|(diagnosis, _, evidence)| evidence.rows >= diagnosis.least);
+        let settled: Vec<Settled<'_>> = all
             .iter()
-            .filter_map(|((index, object), evidence)| {
-                let diagnosis = silent::settled(&ALL[*index], *object, &self.state)?;
-                (evidence.rows >= diagnosis.least).then_some((diagnosis, *object, evidence))
-            })
+            .map(|(diagnosis, object, evidence)| (*diagnosis, *object, evidence))
             .collect();
         let mut findings: Vec<(u64, Finding)> = Vec::new();
         for one in &settled {
@@ -285,6 +332,8 @@ impl Diagnoses {
             findings.push((evidence.rows, finding));
         }
         findings.extend(dns::ndots(totals));
+        let queries = self.rows.get(&Kind::Dns).copied();
+        findings.extend(self.disagree.findings(queries.unwrap_or(0)));
         findings.sort_by(|(rows, one), (others, other)| {
             let order = (other.severity, others).cmp(&(one.severity, rows));
             order.then_with(|| one.object.cmp(&other.object))
@@ -297,6 +346,9 @@ impl Diagnoses {
         self.beyond
     }
 }
+
+/// Whether a backend of an address asked has left, or leaves.
+pub type Left<'a> = dyn Fn(SocketAddr, SocketAddr) -> bool + 'a;
 
 /// A diagnosis, what it is about, and what speaks for it.
 type Settled<'a> = (&'static Diagnosis, Object, &'a Evidence);
@@ -335,7 +387,7 @@ fn last_step(row: &Row) -> Option<Step> {
 /// Whether no diagnosis can claim a row, as of nearly all: it ended well and soon, its server did not
 /// fail, and it is no probe of CoreDNS's for a loop.
 fn is_ordinary(row: &Row) -> bool {
-    let soon = row.latency().is_none_or(|latency| latency < dns::SLOW);
+    let soon = row.latency().is_none_or(|latency| latency < SLOW);
     let served = match row {
         Row::Dns(dns) => !dns.server_failed() && !is_loop_probe(dns),
         Row::Connection(_) => true,

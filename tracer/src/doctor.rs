@@ -17,7 +17,7 @@ use std::{io, path::PathBuf};
 use anyhow::{Result, bail};
 
 pub use self::{passage::Rules, root::Root, seen::Seen};
-use crate::model::Severity;
+use crate::model::{Severity, verified::Verified};
 
 /// One question about the node.
 #[derive(Clone, Copy, Debug)]
@@ -132,13 +132,19 @@ impl Check {
     }
 }
 
-/// Looks once and prints what each chosen check came to; whether there is a problem.
+/// Looks once and prints what each chosen check came to; whether there is a problem. `verified` is what came of
+/// judging all rules of Services, or why that was not done.
 ///
 /// # Errors
 /// An unknown name in `only`, or `out` cannot be written to.
-pub async fn look(options: &Options, out: &mut impl io::Write) -> Result<bool> {
+pub async fn look(
+    options: &Options,
+    verified: Result<Verified, String>,
+    out: &mut impl io::Write,
+) -> Result<bool> {
     let checks = chosen(&options.only)?;
-    let seen = Box::pin(Seen::look(Root::new(&options.root))).await;
+    let mut seen = Box::pin(Seen::look(Root::new(&options.root))).await;
+    seen.verified = verified;
     let answers: Vec<_> = checks
         .iter()
         .map(|check| (*check, (check.run)(&seen)))

@@ -6,15 +6,18 @@ mod cgroup;
 mod cni;
 mod conntrack;
 mod device;
+mod held;
 mod netns;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod symbols;
+mod throttled;
 mod within;
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
+pub use self::throttled::Throttled;
 use crate::model::{
     Asked, Ifindex, KtimeNs, Named, NetnsInode, PodName, Row, Site, WallNs,
     conntrack::{ConntrackChange, ConntrackTotals},
@@ -30,6 +33,7 @@ pub struct Node {
     containers: runtime::Containers,
     addresses: cni::Addresses,
     conntrack: conntrack::Watch,
+    held: held::Held,
 }
 
 impl Default for Node {
@@ -43,6 +47,7 @@ impl Default for Node {
             containers: runtime::Containers::of(root),
             addresses: cni::Addresses::of(root),
             conntrack: conntrack::Watch::default(),
+            held: held::Held::begin(root),
         }
     }
 }
@@ -104,6 +109,7 @@ impl Node {
     /// What this node can say of those a row names by address. The client's container says best which pod
     /// it is: pods in the host's network share its addresses.
     pub fn name(&mut self, row: &Row) -> Named {
+        let held = self.held(row);
         let client = row.client();
         let sender = client.sender;
         let cgroup = sender.and_then(|sender| sender.cgroup);
@@ -121,8 +127,23 @@ impl Node {
                 pod: at(row.asked().ip()),
                 ..Asked::default()
             },
+            held,
             ..Named::default()
         }
+    }
+
+    /// What keeps the process that `row` asked from answering at once: what was sent there came into its namespace,
+    /// and no further, or it took more than a second there.
+    fn held(&mut self, row: &Row) -> Option<Arc<str>> {
+        let server = row.backend().unwrap_or(row.asked());
+        let netns = if row.outcome().is_good() {
+            row.slow_server()?
+        } else {
+            let stopped = row.stopped()?;
+            let is_there = Some(stopped.at.netns) != row.client().netns;
+            (stopped.leg.is_forward() && is_there).then_some(stopped.at.netns)?
+        };
+        self.held.at(netns, server.port())
     }
 
     /// The names of a device.

@@ -160,7 +160,7 @@ impl Decoder {
     /// When it does not.
     pub fn decode(&self, record: &[u8], batch: &Bytes) -> Option<Fact> {
         match tracer_ebpf::read::<u32>(record)? {
-            kind::PACKET => packet::decode(record, batch, self.tuples).map(Fact::Packet),
+            kind::PACKET => packet::decode(record, batch, self.tuples),
             kind::SOCKET => tcp::decode(record).map(Fact::Socket),
             kind::SOCKET_IO => socket_io::decode(record).map(Fact::SocketIo),
             kind::CONNTRACK => conntrack::decode(record, self.tuples).map(Fact::Insert),

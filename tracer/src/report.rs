@@ -19,8 +19,8 @@ use std::io::{self, Write};
 use self::section::Section;
 pub use self::{findings::findings, whole::Whole};
 use crate::model::{
-    Finding, Losses, Named, Row, Trace, WallNs, drops::NamedDrops, numbers as names,
-    verified::Verified, walk::Walk,
+    Finding, Losses, Named, Row, Trace, WallNs, drops::NamedDrops, lag::LagTotals,
+    numbers as names, verified::Verified, walk::Walk,
 };
 
 /// How output looks.
@@ -232,6 +232,23 @@ pub fn mended(format: Format, finding: &Finding, out: &mut impl Write) -> io::Re
     match format {
         Format::Text { colour, .. } => text::mended(finding, colour, out),
         Format::Json => json::mended(finding, out),
+    }
+}
+
+/// Writes how a watch of the rules went that looked so often.
+///
+/// # Errors
+/// `out` cannot be written to.
+pub fn watched(
+    format: Format,
+    looks: u64,
+    findings: usize,
+    lag: Option<&LagTotals>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::Text { .. } => text::watched(looks, findings, lag, out),
+        Format::Json => json::watched(looks, findings, lag, out),
     }
 }
 

@@ -10,10 +10,14 @@ mod dispatch;
 mod expression;
 mod flows;
 mod host;
+mod ipsets;
+mod ipvs;
 mod judge;
 mod legacy;
+mod neighbours;
 mod netlink;
 mod nftables;
+mod polled;
 mod render;
 mod services;
 mod xt;
@@ -24,11 +28,17 @@ use rustc_hash::FxHashMap;
 
 pub use expression::{Base, CompareOp, Expression, NatKind, Register, RejectKind, SetOp};
 pub use flows::Flow;
-pub use host::{Host, Route, RouteKind, contains};
+pub use host::{Host, Route, RouteKind};
+pub use ipsets::{IpSet, Ipsets};
+pub use ipvs::{Asked, Ipvs, Method, RealServer, VirtualServer};
 pub use judge::{
-    Branch, Ending, Judge, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Spread, Step,
+    Branch, CLIENT_PORT, Ending, Judge, Memory, Origin, Outcome, Packet, Reply, RuleAt,
+    SourceChange, Spread, Step,
 };
-pub use services::{Front, RuleService, name_of_chain};
+pub use neighbours::unanswered;
+pub use nftables::{Monitor, Written};
+pub use polled::Polled;
+pub use services::{Front, RuleService, name_of_chain, service_of_port, set_name};
 pub use xt::{Match, Target};
 
 /// Why rules could not be read.
@@ -48,6 +58,13 @@ pub enum Error {
         /// How often it was tried.
         tries: u32,
     },
+}
+
+impl Error {
+    /// What becomes of the kernel's refusal to tell `what`.
+    fn asked(what: &'static str) -> impl Fn(io::Error) -> Self + Copy {
+        move |source| Self::Asked { what, source }
+    }
 }
 
 /// IP family of a packet.
@@ -347,6 +364,25 @@ impl Table {
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| &*set.name == name)
     }
+
+    /// The chains that rules and maps lead to, from wherever, as often as they do.
+    pub fn leads_to(&self) -> impl Iterator<Item = ChainId> {
+        let rules = self.chains.iter().flat_map(|chain| &chain.rules);
+        let by_rule = rules.flat_map(|rule| &rule.expressions);
+        let by_rule = by_rule.filter_map(|expression| match expression {
+            Expression::Verdict(verdict) => Some(verdict),
+            _ => None,
+        });
+        let by_map = self.sets.iter().flat_map(|set| &set.elements);
+        let by_map = by_map.filter_map(|element| match &element.value {
+            Value::Verdict(verdict) => Some(verdict),
+            _ => None,
+        });
+        by_rule.chain(by_map).filter_map(|verdict| match verdict {
+            Verdict::Jump(id) | Verdict::Goto(id) => Some(*id),
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Display for Table {
@@ -361,6 +397,10 @@ impl fmt::Display for Table {
 pub struct Ruleset {
     /// In the order they were made.
     pub tables: Vec<Table>,
+    /// What `-m set` looks up.
+    pub ipsets: Ipsets,
+    /// Virtual servers, which balance what comes to this host.
+    pub ipvs: Ipvs,
 }
 
 impl Ruleset {
@@ -373,7 +413,39 @@ impl Ruleset {
         let mut ruleset = Self::default();
         ruleset.tables.extend(nftables::read()?);
         ruleset.tables.extend(legacy::read()?);
+        ruleset.ipsets = Ipsets::read()?;
+        ruleset.ipvs = Ipvs::read()?;
+        ruleset.name_sets();
         Ok(ruleset)
+    }
+
+    /// Rules know sets by number; their names are for who reads them.
+    fn name_sets(&mut self) {
+        let chains = self.tables.iter_mut().flat_map(|table| &mut table.chains);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
+        for expression in rules.flat_map(|rule| &mut rule.expressions) {
+            if let Expression::Match(found) = expression
+                && let Match::Set { index, name, .. } = &mut **found
+            {
+                *name = self.ipsets.by_index(*index).map(|set| set.name.clone());
+            }
+        }
+    }
+
+    /// Why it is not known whether a rule holds, where one of the sets that it looks into is what is not
+    /// understood; `None` for another cause.
+    pub fn unread_set(&self, rule: &Rule) -> Option<String> {
+        rule.expressions.iter().find_map(|expression| {
+            let Expression::Match(found) = expression else {
+                return None;
+            };
+            let Match::Set { index, name, .. } = &**found else {
+                return None;
+            };
+            let name = name.as_deref().unwrap_or("of that number");
+            let why = self.ipsets.unread(*index)?;
+            Some(format!("set {name}: {why}"))
+        })
     }
 
     /// The table of `family` called `name`.

@@ -14,7 +14,9 @@ mod export;
 mod feed;
 mod filter;
 mod hearing;
+mod here;
 mod join;
+mod lag;
 mod names;
 mod offline;
 mod probe;
@@ -52,6 +54,7 @@ use tokio::{
 use self::{
     alive::Alive,
     feed::Feed,
+    here::Here,
     names::Names,
     progress::Progress,
     shown::{Shown, Wanted, colour},
@@ -61,7 +64,6 @@ use crate::{
     kernel::{self, Drained, Kernel, Status, Stream, clock},
     lab::{Lab, Options as LabOptions},
     model::{Event, Fact, KtimeNs, Losses},
-    node::Node,
     report::{self, ProbeLine},
 };
 
@@ -239,14 +241,15 @@ struct Tracing {
     stream: Stream,
     logger: Option<kernel::Logger>,
     feed: Feed,
-    shown: Shown<Node>,
+    shown: Shown<Here>,
     losses_read: Instant,
     alive: Option<Alive>,
 }
 
 impl Tracing {
     fn start(args: &TraceArgs, log: bool) -> Result<Self> {
-        let names = Names::start(&args.names)?;
+        let mut names = Names::start(&args.names)?;
+        names.follow_rules();
         let (mut kernel, stream) = Kernel::load(&kernel::Options {
             dns_ports: args.dns_port.clone(),
             connections: args.wants_connections(),

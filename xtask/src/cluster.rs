@@ -154,13 +154,26 @@ pub(crate) fn down(name: &str) -> Result<()> {
     clear(name)
 }
 
-fn clear(name: &str) -> Result<()> {
+/// Ends what runs, and leaves its logs.
+///
+/// # Errors
+/// A process does not end, or a namespace cannot be removed.
+pub(crate) fn stop(name: &str) -> Result<()> {
+    let _lock = lock(name)?;
+    end(name)
+}
+
+fn end(name: &str) -> Result<()> {
     ensure!(
         sh::output(Command::new("id").arg("-u"))? == "0",
         "a cluster takes namespaces and cgroups: run as root"
     );
     cgroup::end(name)?;
-    network::remove(name)?;
+    network::remove(name)
+}
+
+fn clear(name: &str) -> Result<()> {
+    end(name)?;
     let dir = dir(name);
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;

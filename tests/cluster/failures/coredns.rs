@@ -8,11 +8,11 @@ fn apply(cluster: &Cluster) {
     cluster.apply(&Cluster::bed_file("coredns.yaml"));
 }
 
-fn restart(cluster: &Cluster) {
+pub(super) fn restart(cluster: &Cluster) {
     cluster.kubectl("delete pods -n kube-system -l k8s-app=kube-dns --grace-period=0 --force");
 }
 
-fn apply_and_restart(cluster: &Cluster) {
+pub(super) fn apply_and_restart(cluster: &Cluster) {
     apply(cluster);
     restart(cluster);
     cluster.kubectl("rollout status -n kube-system deployment coredns --timeout=50s");
@@ -29,6 +29,14 @@ fn patch(cluster: &Cluster, object: &str, patch: &str) {
     cluster.kubectl(&format!(
         "patch -n kube-system {object} --type=merge -p {patch}"
     ));
+}
+
+/// A Corefile as those of before 2019, which ends CoreDNS at once when it is told to end.
+pub(super) fn without_lameduck(cluster: &Cluster) {
+    let yaml = Cluster::bed_file("coredns.yaml");
+    let lameduck = "health {\n           lameduck 5s\n        }";
+    assert!(yaml.contains(lameduck));
+    cluster.apply(&yaml.replace(lameduck, "health"));
 }
 
 /// The Corefile with `from` replaced, and pods that begin with it.
@@ -107,6 +115,12 @@ fn objects_of_coredns_that_lack_or_disagree_are_named() {
 }
 
 pub(super) const COREFILE: &[Failure] = &[
+    Failure {
+        what: "the Corefile has no lameduck",
+        make: Run(without_lameduck),
+        mend: Run(apply),
+        found: &[("corefile", "has no lameduck")],
+    },
     Failure {
         what: "the Corefile has an unknown directive",
         make: Run(|cluster| corefile(cluster, "loadbalance", "loadbalanse")),
@@ -196,7 +210,20 @@ fn why_pods_of_coredns_are_pending_is_named() {
     check(PENDING);
 }
 
+/// What a hardened Deployment asks for, on a node where ports below 1024 are root's.
+const UNPRIVILEGED: &str = r#"{"spec":{"template":{"spec":{"securityContext":{"sysctls":[{"name":"net.ipv4.ip_unprivileged_port_start","value":"1024"}]},"containers":[{"name":"coredns","image":"docker.io/bed/coredns:1","imagePullPolicy":"Never","args":["-conf","/etc/coredns/Corefile"],"securityContext":{"runAsUser":1000,"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}},"volumeMounts":[{"name":"config","mountPath":"/etc/coredns"}]}]}}}}"#;
+
 pub(super) const PODS: &[Failure] = &[
+    Failure {
+        what: "CoreDNS may not bind port 53: no capability, and no way to gain one",
+        make: Run(|cluster| {
+            let words = ["patch", "deployment", "-n", "kube-system", "coredns"];
+            cluster.kubectl_words(&[&words[..], &["--type=merge", "-p", UNPRIVILEGED]].concat());
+            restart(cluster);
+        }),
+        mend: Run(anew),
+        found: &[("coredns_pods", "may not bind port 53")],
+    },
     Failure {
         what: "CoreDNS's new image cannot be had, during a rollout",
         make: Run(|cluster| {

@@ -28,6 +28,38 @@ pub(super) const FAILURES: &[Failure] = &[
         mend: Sh("echo 'nameserver 192.0.2.10' > /etc/resolv.conf"),
         found: &[("resolv_conf", "127.0.0.53")],
     },
+    Failure {
+        what: "the node's resolv.conf names four servers",
+        make: Sh(
+            "for n in 10 11 12 13; do echo \"nameserver 192.0.2.$n\"; done > /etc/resolv.conf",
+        ),
+        mend: Sh("echo 'nameserver 192.0.2.10' > /etc/resolv.conf"),
+        found: &[("resolv_conf", "of which resolvers ask the first three")],
+    },
+    Failure {
+        what: "the node's resolv.conf has more search domains than the kubelet hands on",
+        make: Sh(
+            "{ echo 'nameserver 192.0.2.10'; echo search $(seq -f d%g.test 30); } > /etc/resolv.conf",
+        ),
+        mend: Sh("echo 'nameserver 192.0.2.10' > /etc/resolv.conf"),
+        found: &[("resolv_conf", "has 30 search domains")],
+    },
+    Failure {
+        what: "the kubelet sends pods to NodeLocal DNSCache, which was never deployed",
+        make: Sh("sed -i 's/10.96.0.10/169.254.20.10/' /var/lib/kubelet/config.yaml"),
+        mend: Sh("sed -i 's/169.254.20.10/10.96.0.10/' /var/lib/kubelet/config.yaml"),
+        found: &[("cluster_dns_address", "which no device of this node has")],
+    },
+    Failure {
+        what: "the kubelet sends pods to NodeLocal DNSCache, whose address is there, and which has ended",
+        make: Sh(
+            "sed -i 's/10.96.0.10/169.254.20.10/' /var/lib/kubelet/config.yaml; ip address add 169.254.20.10/32 dev lo",
+        ),
+        mend: Sh(
+            "ip address del 169.254.20.10/32 dev lo; sed -i 's/169.254.20.10/10.96.0.10/' /var/lib/kubelet/config.yaml",
+        ),
+        found: &[("cluster_dns_address", "nobody listens there")],
+    },
 ];
 
 #[test]

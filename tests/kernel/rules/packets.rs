@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tracer::model::cluster::PortProtocol;
 use tracer::rules::{Ending, Host, Packet, Ruleset, SourceChange};
-use tracer::verify::origin_of;
 
 use super::proxy::{BACKENDS, CLIENT, Mode, NODE, Network, OUTSIDE, Spec, fronts, specs, within};
 
@@ -118,7 +117,7 @@ fn foretold(
             PortProtocol::Udp
         },
     };
-    let spread = ruleset.judge(host, packet, origin_of(source, host), false);
+    let spread = ruleset.judge(host, packet, host.origin_of(source), false);
     assert!(spread.unknown.is_empty(), "{spread:?}");
     let mut fates = BTreeMap::new();
     for branch in spread.branches {

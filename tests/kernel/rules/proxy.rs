@@ -5,12 +5,10 @@ mod iptables;
 mod nftables;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::support::{End, Topology, ip, run_in, veth};
+use crate::support::{End, Topology, ip, probe, run_in, veth};
 
 pub(super) const CLUSTER_CIDR: &str = "10.244.0.0/16";
 pub(super) const NODE: &str = "192.0.2.1";
@@ -164,6 +162,8 @@ impl Network {
             "net.ipv4.conf.all.rp_filter=0",
             "net.ipv4.conf.all.send_redirects=0",
             "net.ipv4.conf.default.send_redirects=0",
+            // Of many refusals in a row each is told to the client.
+            "net.ipv4.icmp_ratelimit=0",
         ] {
             assert!(run_in(&node, &["sysctl", "-qw", sysctl]).status.success());
         }
@@ -260,19 +260,7 @@ pub(super) fn takes(netns: &str, words: &[&str], text: &str) -> bool {
 
 /// Runs `job` in a thread inside `netns`.
 pub(super) fn within<T: Send>(netns: &str, job: impl FnOnce() -> T + Send) -> T {
-    let path = format!("/run/netns/{netns}");
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let file = std::fs::File::open(path).expect("the namespace is there");
-            let entered = move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&file),
-                Some(LinkNameSpaceType::Network),
-            );
-            entered.expect("root may enter it");
-            job()
-        });
-        thread.join().expect("the job does not panic")
-    })
+    probe::within(&Path::new("/run/netns").join(netns), job)
 }
 
 /// Where each Service can be reached, by name.

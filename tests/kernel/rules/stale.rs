@@ -1,11 +1,12 @@
 //! UDP flows that conntrack keeps sending to what was an endpoint: found, and only those.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use tracer::model::{Finding, Snapshot};
 use tracer::rules::Flow;
-use tracer::verify::stale;
+use tracer::verify::{Besides, judge_with};
 
 use super::judged::{Fixture, network, read};
 use super::proxy::{CLIENT, Mode, Network, within};
@@ -25,13 +26,14 @@ fn found(network: &Network, flows: &[Flow], snapshot: &Snapshot) -> Vec<Finding>
     let (ruleset, host) = read(network);
     let mut nodes = snapshot.nodes.iter();
     let node = nodes.find(|node| &*node.name == "n1");
-    stale(
+    let besides = Besides {
         flows,
-        &ruleset,
-        &host,
-        snapshot,
-        node.expect("it is in the objects"),
-    )
+        changing: &HashSet::new(),
+    };
+    let node = node.expect("it is in the objects");
+    let mut findings = judge_with(&ruleset, &host, snapshot, node, besides).findings;
+    findings.retain(|one| one.name == "stale_flows");
+    findings
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tracer::model::{
     Client, Connection, Dns, Journey, KtimeNs, Named, NetnsInode, Outcome, Pod, PodName, Protocol,
     Row, Site, SocketEnds, Source, WallNs,
     ids::Ifindex,
-    journey::{Leg, Passed, Point, Side, Stage, Step},
+    journey::{Flows, Leg, Passed, Point, Side, Stage, Step, Unseen},
 };
 
 /// 2026-11-25 20:11:30 UTC
@@ -55,7 +55,7 @@ fn journey(start: u64, micros: u64) -> Journey {
     let (there, read) = (2 + micros / 20, 2 + micros / 6);
     Journey {
         start: point(0, 1, Side::Queued),
-        stages: vec![
+        stages: smallvec::smallvec![
             passed(Leg::Query, Stage::ClientLink, point(2, 2, Side::Received)),
             passed(Leg::Query, Stage::Node, point(there, 2, Side::Queued)),
             passed(
@@ -89,8 +89,8 @@ fn journey(start: u64, micros: u64) -> Journey {
                 point(micros.max(read + backend + 5), 1, Side::Received),
             ),
         ],
-        unseen: Vec::new(),
-        flows: Vec::new(),
+        unseen: Unseen::new(),
+        flows: Flows::new(),
         lost: None,
         left_out: 0,
     }

@@ -6,6 +6,9 @@ use clap::Args;
 
 use crate::model::{ServicePortName, cluster::Workload, selector::Selector};
 
+/// Where names are kept.
+pub(super) const NAMES_FILE: &str = "/var/lib/tracer/names";
+
 /// Where names come from.
 #[derive(Clone, Debug, Default, Args)]
 #[expect(
@@ -28,7 +31,7 @@ pub struct NameArgs {
     #[arg(
         long,
         value_name = "FILE",
-        default_value = "/var/lib/tracer/names",
+        default_value = NAMES_FILE,
         help_heading = "Names"
     )]
     pub names_file: PathBuf,

@@ -12,9 +12,8 @@ use serde::Deserialize;
 use super::{
     intern::Interner,
     pods::{Condition, is_ready},
-    prefix,
 };
-use crate::model::cluster::Node;
+use crate::model::{cluster::Node, prefix};
 
 /// Prefixes of CNI plugins' annotations.
 const ANNOTATIONS: [&str; 2] = ["flannel.alpha.coreos.com/", "projectcalico.org/"];
@@ -72,7 +71,7 @@ pub(super) fn trim(raw: &Raw, interner: &mut Interner) -> Option<Node> {
             .spec
             .pod_cidrs
             .iter()
-            .filter_map(|text| prefix(text))
+            .filter_map(|text| prefix::parse(text))
             .collect(),
         zone: zone.map(|zone| interner.get(zone)),
         ready: raw

@@ -1,6 +1,7 @@
 //! `Objects`: the API objects that doctor judges, got once, trimmed to plain values. Each is asked
 //! for by itself, so that one that may not be read does not hide the others.
 
+mod pools;
 mod read;
 mod trim;
 
@@ -35,6 +36,8 @@ pub struct Objects {
     pub roles: Got<Vec<BoundRole>>,
     /// NetworkPolicies as `namespace/name`, the first hundred.
     pub network_policies: Got<Vec<String>>,
+    /// Calico's pools of addresses.
+    pub address_pools: Got<Vec<AddressPool>>,
     /// How many pods there are in the cluster.
     pub pod_count: Got<u64>,
     /// How many Services there are in the cluster.
@@ -56,6 +59,23 @@ pub struct NodeObject {
     pub ready: Result<(), String>,
     /// Keys of its taints that keep pods away.
     pub taints: Vec<String>,
+    /// Its container runtime and the version, as `containerd://2.4.2`; empty where it does not say.
+    pub runtime: String,
+}
+
+/// A pool that Calico gives pods their addresses from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    /// Its name.
+    pub name: String,
+    /// First address and prefix length.
+    pub range: (IpAddr, u8),
+    /// It gives no more addresses.
+    pub disabled: bool,
+    /// Blocks of it that nodes have taken.
+    pub blocks: u64,
+    /// Addresses that are given.
+    pub given: u64,
 }
 
 /// A Pod of the system.

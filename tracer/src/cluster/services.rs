@@ -7,10 +7,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::{intern::Interner, prefix, wall};
-use crate::model::cluster::{
-    Endpoint, EndpointPort, EndpointSlice, LoadBalancerIp, ObjectName, PortProtocol, Service,
-    ServicePort, ServiceType, TrafficPolicy,
+use super::{intern::Interner, wall};
+use crate::model::{
+    cluster::{
+        Endpoint, EndpointPort, EndpointSlice, LoadBalancerIp, ObjectName, PortProtocol, Service,
+        ServicePort, ServiceType, TrafficPolicy,
+    },
+    prefix,
 };
 
 /// Labels of EndpointSlices and Services, see
@@ -56,7 +59,7 @@ pub(super) fn trim(raw: &core::Service, interner: &mut Interner) -> Option<Servi
             .load_balancer_source_ranges
             .iter()
             .flatten()
-            .filter_map(|text| prefix(text))
+            .filter_map(|text| prefix::parse(text))
             .collect(),
         ports: spec
             .ports

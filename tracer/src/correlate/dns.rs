@@ -330,7 +330,9 @@ impl DnsTable {
                 self.homes.clear();
             }
             self.homes.insert(home(attempt));
-            attempt.arrive(context);
+            let sock = attempt.sock();
+            let tells = context.settings.paths && sock.is_none_or(|sock| self.sockets.tells(sock));
+            attempt.arrive(tells, context);
         }
     }
 

@@ -55,6 +55,12 @@ impl Dropped {
         Some(cause)
     }
 
+    /// Whether what conntrack counted then is still to be heard.
+    pub(super) fn awaits(&self, counted: &Counted) -> bool {
+        let drop = self.0.as_ref();
+        drop.is_some_and(|drop| counted.awaits(drop.suspect))
+    }
+
     /// Where, and of which packet.
     pub(super) fn place(&self) -> Option<(Leg, Point)> {
         self.0.as_ref().map(|drop| (drop.leg, drop.at))

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::model::{
     KtimeNs, NetnsInode, Packet, Place, SkbId,
     conntrack::ConntrackChange,
-    drops::{DropNames, Hook},
+    drops::{DropNames, Hook, is_netfilter},
     insert::{Clash, Insert, InsertEvent},
 };
 
@@ -87,17 +87,27 @@ impl Counted {
         self.0.push_back(change);
     }
 
-    /// By which counter, and by how much, conntrack counted the like of this drop meanwhile.
-    fn like(&self, suspect: Suspect) -> Option<(&'static str, u64)> {
-        let change = self.0.iter().find(|change| {
+    /// What was counted in a time in which the drop fell.
+    fn during(&self, suspect: Suspect) -> Option<&ConntrackChange> {
+        self.0.iter().find(|change| {
             let during = change.from <= suspect.ktime && suspect.ktime <= change.to;
             during && change.netns == suspect.netns
-        })?;
-        let counts = &change.counts;
+        })
+    }
+
+    /// Whether the look that tells of this drop is still to come.
+    pub(super) fn awaits(&self, suspect: Option<Suspect>) -> bool {
+        suspect.is_some_and(|suspect| self.during(suspect).is_none())
+    }
+
+    /// By which counter, and by how much, conntrack counted the like of this drop meanwhile.
+    fn like(&self, suspect: Suspect) -> Option<(&'static str, u64)> {
+        let counts = &self.during(suspect)?.counts;
         let counted = match suspect.hook {
             Hook::Prerouting | Hook::Output => ("drop", counts.drop),
             Hook::Input | Hook::Postrouting => ("insert_failed", counts.insert_failed),
-            Hook::Forward | Hook::ForwardOrPostrouting => return None,
+            Hook::Forward => ("invalid", counts.invalid),
+            Hook::ForwardOrPostrouting => return None,
         };
         (counted.1 > 0).then_some(counted)
     }
@@ -110,7 +120,8 @@ impl Counted {
     }
 }
 
-/// A drop at a hook of netfilter by no rule that is known: conntrack's own, perhaps.
+/// A drop at a hook of netfilter for which conntrack may be at the bottom: its own, or that of a rule for what it
+/// calls INVALID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suspect {
     netns: NetnsInode,
@@ -129,13 +140,23 @@ impl Suspect {
         else {
             return None;
         };
-        let by_hook = match names.symbols.get(&location) {
-            Some(symbol) => symbol.starts_with("nf_hook_slow+"),
-            None => &*names.reason(reason) == "NETFILTER_DROP",
+        let hook = hook?;
+        let (reason, symbol) = (names.reason(reason), names.symbols.get(&location));
+        let suspected = match hook {
+            // Past conntrack, and it has no entry: a new one would have been made before.
+            Hook::Forward => {
+                packet.conntrack.is_none()
+                    && packet.tunnel.is_none()
+                    && is_netfilter(&reason, symbol.map(String::as_str))
+            }
+            _ => match symbol {
+                Some(symbol) => symbol.starts_with("nf_hook_slow+"),
+                None => &*reason == "NETFILTER_DROP",
+            },
         };
-        (by_hook && told.is_none()).then_some(Self {
+        (suspected && told.is_none()).then_some(Self {
             netns: packet.netns,
-            hook: hook?,
+            hook,
             ktime: packet.ktime,
         })
     }

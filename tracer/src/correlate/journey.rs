@@ -19,7 +19,7 @@ pub(super) use self::upstream::split;
 use super::spot::Spot;
 use crate::model::{
     Flow, Ifindex, KtimeNs, NetnsInode, Outcome, Packet, SocketEnds,
-    journey::{Journey, Leg, Point, Side},
+    journey::{Flows, Journey, Leg, Point, Side, Stages, Unseen},
 };
 
 /// Most sights kept of one exchange. Through a bridge and a VIP there are 12, and 24 for a TCP
@@ -143,7 +143,7 @@ struct Way {
     /// As they came.
     sights: SmallVec<[Sight; USUAL]>,
     /// From client to server.
-    flows: Vec<Flow>,
+    flows: Flows,
     /// Where a packet that was sent again was seen last.
     lost: Option<Point>,
     /// Who sent an error about it.
@@ -204,9 +204,6 @@ impl Way {
     fn flow(&mut self, flow: Flow) -> u8 {
         let known = self.flows.iter().rposition(|known| *known == flow);
         let index = known.unwrap_or_else(|| {
-            if self.flows.is_empty() {
-                self.flows.reserve_exact(2);
-            }
             if self.flows.len() < FLOWS {
                 self.flows.push(flow);
             }
@@ -221,16 +218,16 @@ impl Way {
         // Records of two processors may change places by microseconds.
         path.sort_by_key(|sight| (sight.leg, sight.ktime));
         let strays = stages::prune(&mut path);
-        let start = path.first()?.point();
-        let (stages, unseen) = stages::tell(&mut path, outcome.is_good(), arrived);
-        Some(Box::new(Journey {
-            start,
-            stages,
-            unseen,
+        let mut journey = Box::new(Journey {
+            start: path.first()?.point(),
+            stages: Stages::new(),
+            unseen: Unseen::new(),
             flows: self.flows,
             lost: self.lost,
             left_out: self.left_out + strays,
-        }))
+        });
+        stages::tell(&mut path, outcome.is_good(), arrived, &mut journey);
+        Some(journey)
     }
 
     /// Whether the last sight, if the packet was received there, is where it was sent to: the

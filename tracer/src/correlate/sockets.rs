@@ -95,6 +95,12 @@ impl<T: Copy> Sockets<T> {
         }
     }
 
+    /// Whether it will be told what `sock` is given. The kernel's programs know a client's socket by the port that
+    /// it is connected to: one that sends again though no call of its was told of is not connected.
+    pub(super) fn tells(&self, sock: SockId) -> bool {
+        self.queues.contains_key(&sock) || !matches!(self.sending.get(&sock), Some((_, None)))
+    }
+
     /// `packet`, which is `of`, was taken from a device.
     pub(super) fn arrives(&mut self, packet: &Packet, of: T) {
         if self.arrived.len() < self.most {

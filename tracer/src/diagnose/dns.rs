@@ -1,10 +1,11 @@
 //! Failures that only DNS has.
 
-use std::time::Duration;
-
 use super::{At, Claim, Diagnosis, Object, State, cause, state::is_loop_probe};
 use crate::model::{
-    Finding, Named, Outcome, Row, Severity, breakdown::Breakdown, cause::dropped, row::Protocol,
+    Finding, Named, Outcome, Row, Severity,
+    breakdown::Breakdown,
+    cause::dropped,
+    row::{Protocol, SLOW},
 };
 
 pub(super) const CONNTRACK_RACE: Diagnosis = Diagnosis {
@@ -17,6 +18,27 @@ pub(super) const CONNTRACK_RACE: Diagnosis = Diagnosis {
     refuted_by: "a rule drops it there: nft list ruleset, iptables-save",
     least: 1,
     claim: Some(race),
+};
+
+pub(super) const NODE_CACHE: Diagnosis = Diagnosis {
+    name: "node_cache",
+    severity: Severity::Broken,
+    sentence: "does not answer on the client's node, and its pods ask nobody else",
+    wire: "queries to 169.254.20.10 meet ICMP port unreachable from that address, or leave the node, for nowhere or for who knows no route; each is tried again and again",
+    cause: "the kubelet's clusterDNS is NodeLocal DNSCache's address, and the cache does not run on this node, or was never deployed; its packets are not tracked (NOTRACK), so no rule of kube-proxy's leads them elsewhere",
+    remedy: "kubectl -n kube-system get pods -l k8s-app=node-local-dns -o wide; tracer doctor --only cluster_dns_address on the node; without the cache, clusterDNS in the kubelet's configuration is the address of Service kube-dns",
+    refuted_by: "",
+    least: 1,
+    claim: Some(|row, named, _| {
+        let silent = matches!(row.outcome(), Outcome::Unanswered | Outcome::Rejected);
+        // What it took from its socket, it is at work on.
+        let reads = ["read the query", "server's socket", "its server asked"];
+        let reads = reads.iter().any(|words| cause(row).contains(words));
+        (named.asked.local_dns && silent && !reads && named.held.is_none()).then(|| Claim {
+            object: Object::asked("NodeLocal DNSCache at", row),
+            shown: cause(row).to_owned(),
+        })
+    }),
 };
 
 pub(super) const LOOP: Diagnosis = Diagnosis {
@@ -144,10 +166,6 @@ pub(super) const NDOTS: Diagnosis = Diagnosis {
     least: 0,
     claim: None,
 };
-
-/// An answer that takes this long is late to the one who waits: the resolvers of musl and of many
-/// languages give up after 2 to 5 s.
-pub(super) const SLOW: Duration = Duration::from_secs(1);
 
 /// One of two packets of a socket was lost to the other.
 ///

@@ -1,14 +1,14 @@
 //! Failures that the kernel was seen to cause: by its reason for the drop, and by the place.
 
-use super::{At, Claim, Diagnosis, Judge, Object, State, cause};
+use super::{At, Claim, Diagnosis, Judge, Object, State, cause, policy::by_rule};
 use crate::model::{
-    Named, Row, Severity,
+    Named, Protocol, Row, Severity,
     cause::{Drop, dropped},
     drops::is_netfilter,
 };
 
 /// A diagnosis told from a drop alone.
-const fn of(
+pub(super) const fn of(
     name: &'static str,
     sentence: &'static str,
     texts: [&'static str; 4],
@@ -66,62 +66,14 @@ pub(super) const BAD_CHECKSUM: Diagnosis = of(
         "packets between pods of one node have it too",
     ],
     |row, _, _| {
-        with_reason(row, &["UDP_CSUM", "TCP_CSUM", "IP_CSUM"], |_| {
+        let object = Object("way to this node", At::Here);
+        // A datagram is INVALID to conntrack by its checksum, or by its length.
+        let invalid = is_invalid(row) && row.protocol() == Protocol::Udp;
+        let dropped = with_reason(row, &["UDP_CSUM", "TCP_CSUM", "IP_CSUM"], |_| {
             Object("way to this node", At::Here)
-        })
+        });
+        dropped.or_else(|| invalid.then(|| shown(row, object)))
     },
-);
-
-pub(super) const NEIGHBOURS_FULL: Diagnosis = of(
-    "neighbours_full",
-    "is full: packets for addresses that were not spoken to lately are dropped",
-    [
-        "the packet is freed with reason NEIGH_CREATEFAIL; dmesg says `neighbour: arp_cache: neighbor table overflow!`",
-        "more addresses are spoken to than net.ipv4.neigh.default.gc_thresh3, which is 1024 and shared by all namespaces of the node: many pods on a flat network, or a scan",
-        "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192, gc_thresh2=4096 and gc_thresh1=1024; for IPv6 those of net.ipv6.neigh.default",
-        "table_fulls in /proc/net/stat/arp_cache and ndisc_cache does not grow",
-    ],
-    |row, _, _| {
-        with_reason(row, &["NEIGH_CREATEFAIL"], |_| {
-            Object("neighbour table of this node", At::Here)
-        })
-    },
-);
-
-pub(super) const NO_NEIGHBOUR: Diagnosis = of(
-    "no_neighbour",
-    "does not answer ARP or neighbour discovery, so packets for it are dropped",
-    [
-        "the packet waits on the node and is freed with reason NEIGH_FAILED after about three seconds",
-        "the backend is a pod that is gone, or the CNI plugin's neighbour entry for the other node is missing",
-        "tracer doctor --only cni_peers; if the pod is gone: conntrack -D -p udp --orig-dst VIP",
-        "",
-    ],
-    |row, _, _| with_reason(row, &["NEIGH_"], address),
-);
-
-pub(super) const TUNNEL_TARGET: Diagnosis = of(
-    "tunnel_target",
-    "is on a node that the tunnel does not know, so packets for it are dropped",
-    [
-        "the packet reaches the tunnel's device, as flannel.1, and is freed there with reason NO_TX_TARGET, which was VXLAN_NO_REMOTE in Linux 6.12",
-        "the forwarding entry for the other node is missing: the CNI plugin's daemon does not run on this node, or never heard of that one",
-        "tracer doctor --only cni_peers; bridge fdb show dev flannel.1; restart the CNI plugin's pod on this node",
-        "bridge fdb show lists the other node",
-    ],
-    |row, _, _| with_reason(row, &["NO_TX_TARGET", "VXLAN_NO_REMOTE"], address),
-);
-
-pub(super) const NO_ROUTE: Diagnosis = of(
-    "no_route",
-    "has no route on the node, so packets for it are dropped",
-    [
-        "the packet is freed with reason IP_OUTNOROUTES or IP_INNOROUTES",
-        "the CNI plugin's route to the other node's pods is missing, or the Service's address was never translated",
-        "tracer doctor --only cni_peers and --only kube_proxy",
-        "ip route get ADDRESS finds one",
-    ],
-    |row, _, _| with_reason(row, &["IP_OUTNOROUTES", "IP_INNOROUTES"], address),
 );
 
 pub(super) const TOO_BIG: Diagnosis = of(
@@ -155,6 +107,21 @@ pub(super) const CONNTRACK_FULL: Diagnosis = of(
         let object = Object("conntrack's table of this node", At::Here);
         let claim = by_place(row, &["nf_conntrack_in", "init_conntrack"], object);
         claim.or_else(|| full.then(|| shown(row, object)))
+    },
+);
+
+pub(super) const INVALID_DROP: Diagnosis = of(
+    "invalid_drop",
+    "meets a node whose conntrack calls its packets INVALID, and a rule there drops them",
+    [
+        "packets of an open connection are freed in FORWARD without a conntrack entry, while its first one had one; conntrack's counter `invalid` grows, and the data is sent again and again",
+        "the node sees one direction only (the answers take another way), or the segments lie outside the window that conntrack followed; kube-proxy's KUBE-FORWARD and Calico's chains drop what is INVALID",
+        "let both directions pass by this node: ip route get on both ends; or let conntrack be liberal, for which kube-proxy then leaves its rule away: sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1, conntrack.tcpBeLiberal: true in kube-proxy's configuration",
+        "",
+    ],
+    |row, _, _| {
+        let tcp = row.protocol() == Protocol::Tcp;
+        (tcp && is_invalid(row)).then(|| shown(row, Object::server("connections to", row)))
     },
 );
 
@@ -208,10 +175,12 @@ pub(super) const FORWARD_DROP: Diagnosis = of(
         "iptables -S FORWARD | head -1 and its rules; iptables -P FORWARD ACCEPT, or let the CNI plugin add its accepting rules; kubectl get networkpolicy -A",
         "",
     ],
-    |row, _, _| {
+    |row, named, _| {
         let drop = netfilter(row)?;
-        let object = Object("netfilter's hook FORWARD", At::Here);
-        drop.reason.contains("FORWARD").then(|| shown(row, object))
+        drop.reason.contains("FORWARD").then(|| Claim {
+            object: Object("netfilter's hook FORWARD", At::Here),
+            shown: by_rule(row, named),
+        })
     },
 );
 
@@ -224,43 +193,24 @@ pub(super) const POLICY_DROP: Diagnosis = of(
         "kubectl get networkpolicy -A; iptables-save -c | grep DROP, nft list ruleset | grep drop on the node",
         "",
     ],
-    |row, _, _| {
+    |row, named, _| {
         let drop = dropped(cause(row))?;
-        let by_rule = [
+        let by_program = [
             "TC_INGRESS",
             "TC_EGRESS",
             "XDP",
             "BPF_CGROUP_EGRESS",
             "SOCKET_FILTER",
         ];
-        let with_reason = by_rule.iter().any(|reason| drop.reason.starts_with(reason));
-        (with_reason || netfilter(row).is_some())
-            .then(|| shown(row, Object::asked("traffic to", row)))
+        let with_reason = by_program
+            .iter()
+            .any(|reason| drop.reason.starts_with(reason));
+        (with_reason || netfilter(row).is_some()).then(|| Claim {
+            object: Object::asked("traffic to", row),
+            shown: by_rule(row, named),
+        })
     },
 );
-
-pub(super) const ANSWER_UNREAD: Diagnosis = Diagnosis {
-    severity: Severity::Warning,
-    least: 10,
-    ..of(
-        "answer_unread",
-        "answers clients that close their socket without reading",
-        [
-            "the answer lies in the client's socket when that is closed, and is freed with it",
-            "the client asks several servers at once and takes the first answer, or gives up just then, or ends",
-            "none, where it asks several servers; else its own time-out against the latency of the answers",
-            "",
-        ],
-        |row, _, _| {
-            let drop = dropped(cause(row)).filter(|drop| &*drop.what == "answer")?;
-            // net/ipv4/udp.c and net/core/skbuff.c, as a socket is closed.
-            ["udp_destruct", "inet_sock_destruct", "skb_queue_purge"]
-                .iter()
-                .any(|function| drop.place.starts_with(function))
-                .then(|| shown(row, server(row)))
-        },
-    )
-};
 
 pub(super) const KERNEL_DROP: Diagnosis = of(
     "kernel_drop",
@@ -281,16 +231,17 @@ fn server(row: &Row) -> Object {
     Object::server("server", row)
 }
 
-fn address(row: &Row) -> Object {
-    Object::address("address", row)
-}
-
 /// A claim that shows the row's cause.
-fn shown(row: &Row, object: Object) -> Claim {
+pub(super) fn shown(row: &Row, object: Object) -> Claim {
     Claim {
         object,
         shown: cause(row).to_owned(),
     }
+}
+
+/// Whether conntrack called the row's packet INVALID, and a rule dropped it for that.
+fn is_invalid(row: &Row) -> bool {
+    cause(row).contains(" invalid within that second")
 }
 
 /// A drop by netfilter: before Linux 5.17 no reason says so, and the place does.
@@ -301,7 +252,11 @@ fn netfilter(row: &Row) -> Option<Drop> {
 }
 
 /// A drop whose reason begins with one of `reasons`.
-fn with_reason(row: &Row, reasons: &[&str], object: fn(&Row) -> Object) -> Option<Claim> {
+pub(super) fn with_reason(
+    row: &Row,
+    reasons: &[&str],
+    object: fn(&Row) -> Object,
+) -> Option<Claim> {
     let drop = dropped(cause(row))?;
     reasons
         .iter()
@@ -310,7 +265,7 @@ fn with_reason(row: &Row, reasons: &[&str], object: fn(&Row) -> Object) -> Optio
 }
 
 /// A drop in one of `functions`.
-fn by_place(row: &Row, functions: &[&str], object: Object) -> Option<Claim> {
+pub(super) fn by_place(row: &Row, functions: &[&str], object: Object) -> Option<Claim> {
     let drop = dropped(cause(row))?;
     functions
         .iter()

@@ -16,8 +16,11 @@ use crate::model::{
 const NAMED: usize = 64;
 const SHOWN: usize = 3;
 
+/// Most rows that are named by number.
+const SERIALS: usize = 5;
+
 /// Rows of one finding.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Evidence {
     /// What its object is called; `None` where that is not known.
     pub(super) name: Option<String>,
@@ -46,7 +49,7 @@ impl Evidence {
         let wall = row.wall();
         self.first = Some(self.first.map_or(wall, |first| first.min(wall)));
         self.last = Some(self.last.map_or(wall, |last| last.max(wall)));
-        if self.serials.len() < 5 {
+        if self.serials.len() < SERIALS {
             self.serials.push(row.serial());
         }
         count(&mut self.clients, client.to_string());
@@ -61,6 +64,36 @@ impl Evidence {
             *self.stages.entry(step).or_default() += 1;
         }
         *self.kinds.entry(Kind::of(row)).or_default() += 1;
+    }
+
+    /// Adds all of `other`, of which a first row is named.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.name = self.name.take().or_else(|| other.name.clone());
+        self.first = [self.first, other.first].into_iter().flatten().min();
+        self.last = self.last.max(other.last);
+        self.serials.extend(&other.serials);
+        self.serials.sort_unstable();
+        self.serials.truncate(SERIALS);
+        let words = [
+            (&mut self.clients, &other.clients),
+            (&mut self.shown, &other.shown),
+            (&mut self.asked, &other.asked),
+        ];
+        for (of, more) in words {
+            for (key, rows) in more {
+                if of.len() < NAMED || of.contains_key(key) {
+                    *of.entry(key.clone()).or_default() += rows;
+                }
+            }
+        }
+        for (step, rows) in &other.stages {
+            *self.stages.entry(*step).or_default() += rows;
+        }
+        for (kind, rows) in &other.kinds {
+            *self.kinds.entry(*kind).or_default() += rows;
+        }
+        self.servers.extend(&other.servers);
     }
 
     /// Whether some of them asked what is at `place`, or were answered there.

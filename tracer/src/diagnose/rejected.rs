@@ -44,9 +44,9 @@ pub(super) const POLICY_REJECT: Diagnosis = Diagnosis {
 pub(super) const UNREACHABLE: Diagnosis = Diagnosis {
     name: "unreachable",
     severity: Severity::Broken,
-    sentence: "cannot be reached from the node: there is no route, or its neighbour does not answer",
-    wire: "an ICMP host unreachable or no route comes instead of an answer, the former after three seconds",
-    cause: "the backend is a pod that is gone and conntrack or old rules still lead there, or the CNI plugin's route or neighbour entry is missing",
+    sentence: "cannot be reached, as a router on the way says",
+    wire: "an ICMP host unreachable comes instead of an answer: at once, or after three seconds in which ARP is not answered",
+    cause: "an unreachable route leads there, or a router that this tracer does not see finds no neighbour: the backend is a pod that is gone and conntrack or old rules still lead there, or the CNI plugin's route or neighbour entry is missing",
     remedy: "tracer doctor --only cni; if the pod is gone: conntrack -D -p udp --orig-dst VIP, and tracer doctor --only kube_proxy",
     refuted_by: "the address answers a ping from the node",
     least: 1,
@@ -134,7 +134,7 @@ fn policy_reject(row: &Row, _: &Named, _: &State) -> Option<Claim> {
 
 fn unreachable(row: &Row, _: &Named, _: &State) -> Option<Claim> {
     let cause = cause(row);
-    let said = cause.contains("host unreachable") || cause.contains("no route");
+    let said = cause.contains("host unreachable");
     (said && row.outcome() == Outcome::Rejected).then(|| Claim {
         object: Object::address("address", row),
         shown: cause.to_owned(),

@@ -56,9 +56,12 @@ pub(super) const UNTRANSLATED: Diagnosis = Diagnosis {
     remedy: "tracer doctor --only kube_proxy; tracer verify; for one flow: conntrack -D --orig-dst VIP",
     refuted_by: "the Service is served without netfilter, by a program in the kernel that this tracer does not see at work",
     least: 1,
-    claim: Some(|row, named, _| {
-        let service = named.asked.service.as_ref()?;
-        let of_rules = !matches!(service.port.via, Via::Headless);
+    claim: Some(|row, named, state| {
+        // Where nobody knows of a Service, what was translated for others shows that there is one.
+        let of_rules = match &named.asked.service {
+            Some(service) => !matches!(service.port.via, Via::Headless),
+            None => state.is_translated(row.asked()) && leaves(row),
+        };
         let silent = row.outcome() == Outcome::Unanswered && row.backend().is_none();
         // The sight of its translation may have been lost; and what did not leave the node may be translated and
         // wait for its next hop.
@@ -72,6 +75,38 @@ pub(super) const UNTRANSLATED: Diagnosis = Diagnosis {
             shown: cause(row).to_owned(),
         })
     }),
+};
+
+/// Whether the packet was seen to leave for the address asked itself.
+fn leaves(row: &Row) -> bool {
+    let left = format!("last seen leaving for {},", row.asked().ip());
+    cause(row).contains(&left)
+}
+
+pub(super) const UNTRANSLATED_ENTRY: Diagnosis = Diagnosis {
+    name: "untranslated_entry",
+    severity: Severity::Broken,
+    sentence: "is a Service's address that is translated for others, while some sockets' packets leave untranslated",
+    wire: "one client port goes on to the VIP itself and gets nothing; new ports are translated, and answered",
+    cause: "the flow's conntrack entry was made before kube-proxy wrote the Service's rules; NAT is decided with the first packet of a flow, and each retry keeps the entry alive",
+    remedy: "conntrack -D -p udp --orig-dst VIP; or the client takes a new socket",
+    refuted_by: "conntrack -L -p udp --orig-dst VIP shows no entry whose reply comes from the VIP itself",
+    least: 1,
+    // What all rows of an address add up to tells it from a Service without rules.
+    claim: None,
+};
+
+pub(super) const ENDED_EARLY: Diagnosis = Diagnosis {
+    name: "ended_early",
+    severity: Severity::Warning,
+    sentence: "ended before the nodes had heard that it is no endpoint any more, and what was sent to it meanwhile is lost",
+    wire: "a backend that answered refuses or falls silent for a moment, then nobody is led to it any more; its EndpointSlices call it terminating, or have it no more",
+    cause: "a pod that is deleted is told to end and taken from the EndpointSlices at one time; kube-proxy on each node follows a moment later, and a server that ends at once does not wait for that",
+    remedy: "for CoreDNS: health { lameduck 5s } in the Corefile; for others a preStop hook that sleeps some seconds, and terminationGracePeriodSeconds above that",
+    refuted_by: "the pod was not deleted, but crashed: kubectl get events",
+    least: 1,
+    // Only at the end is it known which backends left.
+    claim: None,
 };
 
 pub(super) const STALLED: Diagnosis = Diagnosis {

@@ -1,9 +1,55 @@
 //! Failures of which nobody told: nothing came, and the kernel was not seen to drop anything.
 
-use std::time::Duration;
+use super::{
+    At, Claim, Diagnosis, Left, Object, State, cause,
+    service::{ENDED_EARLY, UNTRANSLATED, UNTRANSLATED_ENTRY},
+};
+use crate::model::{Outcome, Row, Severity};
 
-use super::{At, Claim, Diagnosis, Object, State, cause, dns::SLOW};
-use crate::model::{Outcome, Severity, journey::Stage};
+pub(super) const SERVER_PAUSED: Diagnosis = Diagnosis {
+    name: "server_paused",
+    severity: Severity::Broken,
+    sentence: "does not run: its process is stopped or frozen, and what it is sent lies unread",
+    wire: "the query comes into the server's namespace and is never read; /proc says that the process whose socket it is in is stopped (T), or its cgroup's freezer says FROZEN",
+    cause: "somebody stopped it by a signal (SIGSTOP, a debugger), paused its container (ctr task pause, docker pause), or froze its cgroup: a checkpoint, a node about to sleep",
+    remedy: "kill -CONT PID; ctr -n k8s.io task resume CONTAINER; or delete the pod, whose Deployment makes another; a livenessProbe would have had it started again",
+    refuted_by: "",
+    least: 1,
+    claim: Some(|row, named, _| {
+        let held = named.held.as_deref()?;
+        (!is_throttled(held)).then(|| Claim {
+            object: Object::server("server", row),
+            shown: held.to_owned(),
+        })
+    }),
+};
+
+pub(super) const SERVER_THROTTLED: Diagnosis = Diagnosis {
+    name: "server_throttled",
+    severity: Severity::Broken,
+    sentence: "is held back by its CPU limit, and what is sent to it waits",
+    wire: "the query lies in the server's socket, or with the server, until its cgroup may run again (seen with --path); cpu.stat of the cgroup counts nr_throttled",
+    cause: "resources.limits.cpu of the container, or of its pod, is below what the load needs: several threads at once use up their part of each 100 ms at its beginning, and stand still for the rest",
+    remedy: "raise or remove the limit, for CoreDNS: kubectl -n kube-system set resources deployment coredns --limits=cpu=1; more replicas; NodeLocal DNSCache",
+    refuted_by: "nr_throttled in cpu.stat of its cgroup does not grow",
+    least: 1,
+    claim: Some(|row, named, _| {
+        let held = named.held.as_deref().filter(|held| is_throttled(held))?;
+        // Who waits for another server would wait for it without a limit, too.
+        let forwards = matches!(row, Row::Dns(dns) if dns.upstream.is_some());
+        let waits = ["lies unread", "read the query", "SOCKET_RCVBUFF"];
+        let waits = waits.iter().any(|words| cause(row).contains(words));
+        (row.slow_server().is_some() || waits && !forwards).then(|| Claim {
+            object: Object::server("server", row),
+            shown: held.to_owned(),
+        })
+    }),
+};
+
+/// Whether what holds a server is its CPU limit.
+fn is_throttled(held: &str) -> bool {
+    held.contains(" is held back by its CPU limit")
+}
 
 pub(super) const SERVER_OVERLOADED: Diagnosis = Diagnosis {
     name: "server_overloaded",
@@ -139,41 +185,60 @@ pub(super) const SERVER_SLOW: Diagnosis = Diagnosis {
     refuted_by: "",
     least: 3,
     claim: Some(|row, _, _| {
-        let latency = row.latency().filter(|latency| *latency >= SLOW)?;
-        let own = row.journey()?.spans().filter(|(step, ..)| {
-            matches!(
-                step.stage,
-                Stage::BackendInput | Stage::BackendQueue | Stage::Backend
-            )
-        });
-        let own: Duration = own.map(|(_, begin, end)| end.ktime - begin.ktime).sum();
-        (own * 2 >= latency).then(|| Claim {
+        row.slow_server()?;
+        Some(Claim {
             object: Object::server("server", row),
             shown: "more than half of the time passes at the server".to_owned(),
         })
     }),
 };
 
+/// What a backend that has ended is found to do.
+const ENDS: &[&str] = &[
+    "backend_refuses",
+    "backend_silent",
+    "unreachable",
+    "no_neighbour",
+    "no_route",
+    "server_silent",
+    "server_overloaded",
+    "answer_lost",
+];
+
 /// What a finding is once all rows are known: a backend that is silent or out of reach may be gone;
 /// `None` when what was claimed does not hold.
 ///
 /// 1. It answered nobody, one socket asked it again and again, no new ones come, or the API server says that it is no
 ///    endpoint, and the Service answers otherwise.
-/// 2. An address that answered somebody later is not silent.
+/// 2. A backend that answered has left since: it ended before all had heard.
+/// 3. An address that is translated for others has rules: an entry is older than they are.
+/// 4. An address that answered somebody later is not silent.
 pub(super) fn settled(
     diagnosis: &'static Diagnosis,
     object: Object,
     state: &State,
-) -> Option<&'static Diagnosis> {
-    let may_be_gone = ["backend_silent", "unreachable", "no_neighbour"];
+    left: &Left<'_>,
+) -> Option<(&'static Diagnosis, Object)> {
+    let may_be_gone = ["backend_silent", "unreachable", "no_neighbour", "no_route"];
     if let (true, Some(backend)) = (may_be_gone.contains(&diagnosis.name), object.ip()) {
         let did = state.did(backend);
         if did.answered == 0 && did.again > 0 && did.is_left() && state.others_answer(backend) {
-            return Some(&STALE_CONNTRACK);
+            return Some((&STALE_CONNTRACK, object));
         }
     }
-    if let (true, At::Socket(asked)) = (diagnosis.name == UNANSWERED.name, object.1) {
-        return (!state.answers(asked)).then_some(diagnosis);
+    if let (true, Some(backend)) = (ENDS.contains(&diagnosis.name), object.ip())
+        && state.has_left(backend, left)
+    {
+        let object = Object("backend", At::Address(backend));
+        return Some((&ENDED_EARLY, object));
     }
-    Some(diagnosis)
+    if let (true, At::Socket(asked)) = (diagnosis.name == UNTRANSLATED.name, object.1)
+        && state.is_astray(asked)
+    {
+        return Some((&UNTRANSLATED_ENTRY, object));
+    }
+    if let (true, At::Socket(asked)) = (diagnosis.name == UNANSWERED.name, object.1) {
+        return (!state.answers(asked)).then_some((diagnosis, object));
+    }
+    Some((diagnosis, object))
 }

@@ -9,6 +9,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
+use super::Left;
 use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row, verdict::Verdict};
 
 /// Most entries of a generation; there are two.
@@ -29,7 +30,7 @@ const FALLBACK: Duration = Duration::from_secs(30);
 
 /// Entries of the last while: when one generation is full, the one before it is forgotten.
 #[derive(Debug)]
-struct Recent<K, V> {
+pub(super) struct Recent<K, V> {
     new: FxHashMap<K, V>,
     old: FxHashMap<K, V>,
 }
@@ -44,14 +45,14 @@ impl<K, V> Default for Recent<K, V> {
 }
 
 impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
-    fn insert(&mut self, key: K, value: V) {
+    pub(super) fn insert(&mut self, key: K, value: V) {
         if self.new.len() >= ROOM {
             self.old = std::mem::take(&mut self.new);
         }
         self.new.insert(key, value);
     }
 
-    fn get(&self, key: &K) -> Option<&V> {
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.new.get(key).or_else(|| self.old.get(key))
     }
 }
@@ -92,6 +93,8 @@ pub(super) struct State {
     backends: BTreeMap<SocketAddr, Did>,
     /// Answers by what was asked.
     asked: BTreeMap<SocketAddr, u64>,
+    /// What was asked, translated and answered; and how often it then was not translated.
+    translated: BTreeMap<SocketAddr, u64>,
 }
 
 impl State {
@@ -105,8 +108,14 @@ impl State {
             *self.asked.entry(row.asked()).or_default() += 1;
         }
         let Some(backend) = row.backend() else {
+            if !good && let Some(astray) = self.translated.get_mut(&row.asked()) {
+                *astray += 1;
+            }
             return;
         };
+        if good && self.translated.len() < BACKENDS {
+            self.translated.entry(row.asked()).or_default();
+        }
         if self.backends.len() >= BACKENDS && !self.backends.contains_key(&backend) {
             return;
         }
@@ -193,6 +202,26 @@ impl State {
         all().any(|(address, did)| {
             let shares = did.asked.is_some_and(|asked| own.contains(&asked));
             address.ip() != backend && did.answered > 0 && shares
+        })
+    }
+
+    /// Whether `asked` was translated, and somebody answered.
+    pub(super) fn is_translated(&self, asked: SocketAddr) -> bool {
+        self.translated.contains_key(&asked)
+    }
+
+    /// Whether `asked` was not translated after it had been, for others.
+    pub(super) fn is_astray(&self, asked: SocketAddr) -> bool {
+        self.translated
+            .get(&asked)
+            .is_some_and(|astray| *astray > 0)
+    }
+
+    /// Whether a backend that answered has left what it was a backend of.
+    pub(super) fn has_left(&self, backend: IpAddr, left: &Left<'_>) -> bool {
+        self.backends.iter().any(|(address, did)| {
+            let gone = || did.asked.is_some_and(|asked| left(asked, *address));
+            address.ip() == backend && did.answered > 0 && gone()
         })
     }
 

@@ -110,7 +110,7 @@ fn found_of(rows: &[Row], named: &Named) -> Vec<String> {
         diagnoses.add(row, named);
         trace.add(row, named);
     }
-    let findings = diagnoses.findings(&trace.breakdown);
+    let findings = diagnoses.findings(&trace.breakdown, &|_, _| false);
     let found = findings.iter();
     found
         .map(|finding| format!("{}: {}", finding.name, finding.object))
@@ -138,7 +138,7 @@ fn names_are_unique_and_pages_whole() {
 
 #[test]
 fn what_the_kernel_or_the_node_says_is_named() {
-    use Outcome::{Dropped, Rejected};
+    use Outcome::Rejected;
     one(
         Rejected,
         "ICMP port unreachable from 10.244.0.1",
@@ -161,11 +161,30 @@ fn what_the_kernel_or_the_node_says_is_named() {
     );
     one(
         Rejected,
+        "ICMP host unreachable from 10.244.0.1; its next hop did not answer ARP or neighbour discovery",
+        "no_neighbour: address 10.96.0.10",
+    );
+    one(
+        Rejected,
+        "ICMP no route from 10.244.0.1",
+        "no_route: address 10.96.0.10",
+    );
+    one(
+        Rejected,
+        "ICMP time exceeded from 10.244.0.1",
+        "routing_loop: address 10.96.0.10",
+    );
+    one(
+        Rejected,
         "ICMP administratively prohibited from 192.0.2.1",
         "policy_reject: traffic to 10.96.0.10:53",
     );
+}
+
+#[test]
+fn what_the_kernel_drops_is_named_by_its_reason_and_place() {
     let drop = |reason: &str| format!("the kernel dropped the query: {reason}");
-    let check = |reason: &str, expected: &str| one(Dropped, &drop(reason), expected);
+    let check = |reason: &str, expected: &str| one(Outcome::Dropped, &drop(reason), expected);
     check(
         "IP_RPFILTER, by ip_rcv_finish+0x1",
         "rp_filter: rp_filter of this node",
@@ -181,6 +200,10 @@ fn what_the_kernel_or_the_node_says_is_named() {
     );
     check(
         "NEIGH_CREATEFAIL, by ip_finish_output2+0x1; the neighbour table was full",
+        "neighbours_full: neighbour table of this node",
+    );
+    check(
+        "reason not told by this kernel, by ip_finish_output2+0x1",
         "neighbours_full: neighbour table of this node",
     );
     check(
@@ -213,7 +236,31 @@ fn what_the_kernel_or_the_node_says_is_named() {
         "policy_drop: traffic to 10.96.0.10:53",
     );
     check(
+        "NOT_SPECIFIED, by ip_error+0x94",
+        "no_route: address 10.96.0.10",
+    );
+    check(
+        "IP_INADDRERRORS, by ip_error+0x94",
+        "forwarding: forwarding of this node",
+    );
+    check(
+        "IP_INHDR, by ip_forward+0x1",
+        "routing_loop: address 10.96.0.10",
+    );
+    check(
+        "OTHERHOST, by ip_rcv_core+0x1",
+        "no_neighbour: address 10.96.0.10",
+    );
+    check(
         "QDISC_DROP, by x+0x1",
+        "queue_full: queue of a device on the way",
+    );
+    check(
+        "XFRM_POLICY, by x+0x1",
+        "kernel_drop: traffic to 10.96.0.10:53",
+    );
+    check(
+        "IP_INHDR, by ip_rcv_core+0x1",
         "kernel_drop: traffic to 10.96.0.10:53",
     );
 }
@@ -312,7 +359,7 @@ fn healthy_exchanges_with_ordinary_nxdomains_give_no_finding() {
         diagnoses.add(&row, &Named::default());
         trace.add(&row, &Named::default());
     }
-    assert_eq!(diagnoses.findings(&trace.breakdown), []);
+    assert_eq!(diagnoses.findings(&trace.breakdown, &|_, _| false), []);
 }
 
 #[test]
@@ -322,7 +369,7 @@ fn many_rows_of_one_cause_are_one_finding_with_their_share() {
         let connection = Row::Connection(connection(serial));
         diagnoses.add(&connection, &Named::default());
     }
-    let findings = diagnoses.findings(&Breakdown::default());
+    let findings = diagnoses.findings(&Breakdown::default(), &|_, _| false);
     assert_eq!(findings.len(), 1);
     assert!((findings[0].share.unwrap() - 1.0).abs() < 1e-9);
     assert!(findings[0].evidence[0].starts_with("10 of 10 connections"));
@@ -370,8 +417,8 @@ fn a_pod_that_cannot_reach_itself_is_told_from_a_silent_one() {
     );
 }
 
-#[test]
-fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
+/// What was asked is a Service that the API server knows.
+fn kube_dns() -> Named {
     let service = ServiceName {
         port: Arc::new(ServicePortName {
             service: ObjectName {
@@ -386,6 +433,12 @@ fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
     };
     let mut named = Named::default();
     named.asked.service = Some(service);
+    named
+}
+
+#[test]
+fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
+    let named = kube_dns();
     let mut diagnoses = Diagnoses::default();
     let row = failed(
         dns(1, CLIENT, VIP),
@@ -393,7 +446,7 @@ fn an_object_has_its_name_and_a_service_that_nothing_translates_is_named() {
         "no answer within 6 s",
     );
     diagnoses.add(&row, &named);
-    let findings = diagnoses.findings(&Breakdown::default());
+    let findings = diagnoses.findings(&Breakdown::default(), &|_, _| false);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].name, "untranslated");
     assert_eq!(
@@ -437,4 +490,188 @@ fn a_server_that_fails_for_want_of_its_upstream_server_is_one_finding() {
     assert_eq!(found(&rows().collect::<Vec<_>>()), [expected]);
     let all: Vec<_> = rows().chain(elsewhere).collect();
     assert_eq!(found(&all), [expected, "servfail: DNS at 10.96.0.12:53"]);
+}
+
+#[test]
+fn what_conntrack_calls_invalid_is_a_way_of_one_direction_or_a_wrong_checksum() {
+    let cause = "the kernel dropped the packet: NETFILTER_DROP in FORWARD, by nft_do_chain+0x1; \
+                 conntrack's statistics there count 3 invalid within that second";
+    let stalled = format!(
+        "connected, and then nothing came: data was sent again 3 times within 1400 ms, without an answer; {cause}"
+    );
+    let expected = ["invalid_drop: connections to 10.96.0.12:80"];
+    let latency = Some(Duration::from_millis(1));
+    one_connection(Outcome::Dropped, latency, &stalled, &expected);
+    one(Outcome::Dropped, cause, "bad_checksum: way to this node");
+}
+
+#[test]
+fn a_rule_of_a_policy_engine_names_the_pod_that_it_guards() {
+    let dropped = "the kernel dropped the query: NETFILTER_DROP in FORWARD, by nft_do_chain+0x1";
+    let refused = "ICMP port unreachable from 10.244.0.1";
+    let check = |outcome, cause: &str, rule: &str, expected: &str| {
+        let named = Named {
+            rule: Some(rule.into()),
+            ..Named::default()
+        };
+        let row = failed(dns(1, CLIENT, "10.244.0.21:53"), outcome, cause);
+        assert_eq!(found_of(&[row], &named), [expected]);
+    };
+    check(
+        Outcome::Dropped,
+        dropped,
+        "ip filter cali-tw-cali1: -A cali-tw-cali1 -j DROP",
+        "network_policy: traffic to 10.244.0.21:53",
+    );
+    check(
+        Outcome::Dropped,
+        dropped,
+        "ip filter cali-fw-cali1: -A cali-fw-cali1 -j DROP",
+        "network_policy: traffic of pod 10.244.0.11",
+    );
+    check(
+        Outcome::Rejected,
+        refused,
+        "ip filter KUBE-POD-FW-A: -A KUBE-POD-FW-A -m comment --comment \"rule to REJECT traffic destined for POD name:web namespace: shop\" -j REJECT",
+        "network_policy: traffic to 10.244.0.21:53",
+    );
+    check(
+        Outcome::Dropped,
+        dropped,
+        "ip filter FORWARD: -A FORWARD -p udp -j DROP",
+        "forward_drop: netfilter's hook FORWARD",
+    );
+}
+
+#[test]
+fn a_server_that_is_stopped_is_not_called_overloaded() {
+    let cause = "no answer within 1 s: the query lies unread in the server's socket";
+    let rows = [failed(dns(1, CLIENT, VIP), Outcome::Unanswered, cause)];
+    let named = Named {
+        held: Some("coredns[7] is frozen, with its cgroup".into()),
+        ..Named::default()
+    };
+    assert_eq!(
+        found_of(&rows, &named),
+        ["server_paused: server 10.96.0.10:53"]
+    );
+    assert_eq!(found(&rows), ["server_overloaded: server 10.96.0.10:53"]);
+}
+
+#[test]
+fn a_socket_that_is_not_translated_while_others_are_has_an_entry_older_than_the_rules() {
+    let named = kube_dns();
+    let silent = |serial| {
+        failed(
+            dns(serial, CLIENT, VIP),
+            Outcome::Unanswered,
+            "no answer within 1 s",
+        )
+    };
+    let served = answered(dns(2, "10.244.0.11:40001", VIP), "10.244.1.2:53");
+    let never = [silent(1), silent(3)];
+    let address = "address 10.96.0.10:53 (kube-system/kube-dns)";
+    assert_eq!(
+        found_of(&never, &named),
+        [format!("untranslated: {address}")]
+    );
+    let later = [silent(1), served.clone(), silent(3)];
+    assert_eq!(
+        found_of(&later, &named),
+        [format!("untranslated_entry: {address}")]
+    );
+    // Before there were rules, and never since.
+    let before = [silent(1), served];
+    assert_eq!(
+        found_of(&before, &named),
+        [format!("untranslated: {address}")]
+    );
+}
+
+#[test]
+fn a_backend_that_answered_and_left_ended_early() {
+    let refused = |serial, port: u16, cause: &str| {
+        let mut row = dns(serial, &format!("10.244.0.11:{port}"), VIP);
+        row.backend = Some("10.244.1.2:53".parse().unwrap());
+        failed(row, Outcome::Rejected, cause)
+    };
+    let rows = [
+        answered(dns(1, CLIENT, VIP), "10.244.1.2:53"),
+        refused(2, 40001, "ICMP port unreachable from 10.244.1.2"),
+        refused(3, 40002, "ICMP host unreachable from 10.244.0.1"),
+        answered(dns(4, CLIENT, VIP), "10.244.2.2:53"),
+    ];
+    let found = |left: &Left<'_>| {
+        let mut diagnoses = Diagnoses::default();
+        let trace = Trace::default();
+        for row in &rows {
+            diagnoses.add(row, &Named::default());
+        }
+        let findings = diagnoses.findings(&trace.breakdown, left);
+        let told = findings.iter().map(|finding| {
+            let share = finding.evidence[0].clone();
+            format!("{}: {}, {share}", finding.name, finding.object)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let all = found(&|_, _| true);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(
+        all[0].starts_with("ended_early: backend 10.244.1.2, 2 of 4 queries"),
+        "{all:?}"
+    );
+    assert_eq!(found(&|_, _| false).len(), 2);
+}
+
+#[test]
+fn a_cache_on_the_node_that_does_not_answer_is_named_as_such() {
+    let mut named = Named::default();
+    named.asked.local_dns = true;
+    let check = |outcome, cause: &str, expected: &str| {
+        let rows = [failed(dns(1, CLIENT, "169.254.20.10:53"), outcome, cause)];
+        assert_eq!(found_of(&rows, &named), [expected]);
+    };
+    let cache = "node_cache: NodeLocal DNSCache at 169.254.20.10:53";
+    check(
+        Outcome::Rejected,
+        "ICMP port unreachable from 169.254.20.10",
+        cache,
+    );
+    check(Outcome::Unanswered, "no answer within 1 s", cache);
+    check(
+        Outcome::Unanswered,
+        "no answer within 1 s: node-cache[7] read the query 1 ms after it came, and sent none",
+        "server_silent: server 169.254.20.10:53",
+    );
+}
+
+#[test]
+fn servers_that_are_asked_at_once_and_disagree_are_told_of_their_client() {
+    // Each asked within a millisecond; the answers' rcodes in turn.
+    let ask = |serial: u64, port: u16, rcodes: [u16; 2], apart: u64| {
+        let client = format!("10.244.0.11:{port}");
+        [(0, VIP), (1, "192.0.2.53:53")].map(|(number, server)| {
+            let mut row = dns(serial, &client, server);
+            row.ktime = KtimeNs(serial * 1_000_000_000 + number * apart);
+            row.outcome = Outcome::Answered;
+            row.rcode = Some(rcodes[usize::try_from(number).unwrap()]);
+            row.latency = Some(Duration::from_millis(1));
+            Row::Dns(row)
+        })
+    };
+    let many = |rcodes, apart| {
+        let asks = (1..5).map(|serial| ask(serial, 40_000, rcodes, apart));
+        found(&asks.collect::<Vec<_>>().concat())
+    };
+    assert_eq!(
+        many([0, 3], 100_000),
+        ["servers_disagree: client 10.244.0.11"]
+    );
+    assert_eq!(
+        many([3, 0], 100_000),
+        ["servers_disagree: client 10.244.0.11"]
+    );
+    // One after the other, as glibc asks; and servers that agree.
+    assert_eq!(many([0, 3], 100_000_000), [""; 0]);
+    assert_eq!(many([3, 3], 100_000), [""; 0]);
 }

@@ -24,6 +24,21 @@ pub(super) const NO_API_SERVER: &[&str] = &["kube_proxy_process", "forward_rules
 /// The Service kube-dns has no endpoint that is ready.
 pub(super) const NO_SERVER: &[&str] = &["coredns_pods"];
 
+/// Rules that kube-proxy keeps are old, or packets do not pass whatever they say.
+pub(super) const OLD_RULES: &[&str] = &[
+    "kube_proxy_process",
+    "kube_proxy_hostname",
+    "kube_proxy_kubeconfig",
+    "kube_proxy_health",
+    "kube_proxy_mode",
+    "kube_proxy_leftovers",
+    "kube_dns_rules",
+    "forwarding",
+    "forward_rules",
+    "cni_device",
+    "cni_peers",
+];
+
 /// What each check came to.
 pub(super) type Answers = [(Check, Answer)];
 
@@ -133,6 +148,7 @@ mod tests {
             NO_MEMORY,
             NO_API_SERVER,
             NO_SERVER,
+            OLD_RULES,
         ];
         for name in all.concat() {
             assert!(doctor::chosen(&[name.to_owned()]).is_ok(), "{name}");

@@ -1,6 +1,7 @@
 //! The cluster's DNS: its objects, its Corefile, its pods and why they do not run, its Service.
 
 mod corefile;
+mod cpu;
 mod file;
 mod objects;
 mod pods;
@@ -15,6 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     file::COREFILE,
     pods::PODS,
     pods::MEMORY,
+    cpu::CPU,
     service::SERVICE,
     service::CLUSTER_DNS,
     service::METRICS,

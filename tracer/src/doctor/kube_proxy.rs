@@ -4,6 +4,7 @@
 mod process;
 mod rules;
 mod sync;
+mod verified;
 
 pub(super) use self::process::{kubeconfig_of, server};
 use super::{Answer, Check, Problem, Root, Seen};
@@ -18,6 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
     sync::SYNC,
     rules::LEFTOVERS,
     rules::DNS_RULES,
+    verified::SERVICE_RULES,
     sync::LOG,
 ];
 

@@ -1,8 +1,11 @@
-//! The node itself: kernel, conntrack, sysctls, counters of what is lost now, the resolver's files.
+//! The node itself: kernel, conntrack, sysctls, counters of what is lost now, the resolver's files,
+//! the clock, SELinux.
 
+mod clock;
 mod counters;
 mod kernel;
 pub(super) mod resolv;
+mod selinux;
 mod sysctls;
 
 use super::{Answer, Check, Problem, Root, Seen};
@@ -18,6 +21,8 @@ pub(super) const CHECKS: &[Check] = &[
     counters::RP_FILTER,
     counters::UDP,
     resolv::RESOLV_CONF,
+    clock::CLOCK,
+    selinux::SELINUX,
 ];
 
 /// The kubelet's configuration file: where kubeadm, and most others, put it.

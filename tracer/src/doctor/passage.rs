@@ -5,11 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     model::cluster::PortProtocol,
-    rules::{Ending, Host, Origin, Packet, RuleAt, Ruleset},
+    rules::{CLIENT_PORT, Ending, Host, Origin, Packet, Ruleset},
 };
-
-/// A client's port where none is asked for (ip_local_port_range).
-const CLIENT_PORT: u16 = 50_000;
 
 /// The rules and routes of this network namespace.
 #[derive(Clone, Debug)]
@@ -63,7 +60,7 @@ impl Rules {
             match &branch.outcome.ending {
                 Ending::Delivered | Ending::Sent(_) => open.push(branch.outcome.destination),
                 Ending::Dropped | Ending::Rejected(_) => {
-                    shut.get_or_insert_with(|| branch.by.map(|at| self.text(at)));
+                    shut.get_or_insert_with(|| branch.by.map(|at| self.ruleset.line(at)));
                 }
                 Ending::NoRoute | Ending::NotForwarded | Ending::Martian => {
                     let words = match branch.outcome.ending {
@@ -74,7 +71,7 @@ impl Rules {
                     shut.get_or_insert_with(|| Some(words.to_owned()));
                 }
                 Ending::Queued | Ending::Unknown => {
-                    let by = branch.by.map(|at| self.text(at));
+                    let by = branch.by.map(|at| self.ruleset.line(at));
                     unknown.get_or_insert(by.unwrap_or_default());
                 }
             }
@@ -84,12 +81,6 @@ impl Rules {
             (true, Some(rule), _) => Way::Unknown(rule),
             (true, None, shut) => Way::Shut(shut.flatten().unwrap_or_default()),
         }
-    }
-
-    fn text(&self, at: RuleAt) -> String {
-        let chain = self.ruleset.place(at);
-        let place = chain.map(|(table, chain)| format!("{table} {}: ", chain.name));
-        place.unwrap_or_default() + &self.ruleset.text(at)
     }
 
     /// The device by which packets from `source` come in: the one that leads back to it.

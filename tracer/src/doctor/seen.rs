@@ -18,6 +18,8 @@ use super::{Root, kube_proxy, passage::Rules};
 use crate::{
     cluster::objects::{self, NodeObject, Objects},
     kernel::{Kernel, Options, Status},
+    model::verified::Verified,
+    node::Throttled,
 };
 
 /// Shortest time between the two looks at counters.
@@ -38,13 +40,20 @@ pub struct Seen {
     pub rules: Result<Rules, String>,
     /// Processes in this node's own network, and those of which nobody may know.
     pub processes: Vec<Process>,
+    /// What a CPU limit did to CoreDNS's processes on this node: since they began, and within the two looks; `None`
+    /// where none is set.
+    pub coredns: Vec<(u32, Option<[Throttled; 2]>)>,
     /// What local ports answered, by `ADDRESS/PATH`; or why they did not.
     pub http: BTreeMap<String, Result<Page, String>>,
+    /// Metrics of CoreDNS's pods, asked a second time, and how much later that was.
+    pub later: (BTreeMap<String, Result<Page, String>>, Duration),
     /// What the API server said; or why it could not be asked.
     pub objects: Result<Objects, String>,
     /// The API server in kube-proxy's kubeconfig, and whether it accepts connections; `None` when
     /// there is no such file.
     pub proxy_server: Option<(String, Result<(), String>)>,
+    /// What came of judging all rules of Services; or why that could not be done.
+    pub verified: Result<Verified, String>,
     /// Probes that the kernel does not take, each with what goes unseen without it; or why none
     /// could be tried.
     pub unseen: Result<Vec<String>, String>,
@@ -61,9 +70,12 @@ impl Seen {
             network: Err(elsewhere()),
             rules: Err(elsewhere()),
             processes: process::of_node(&root),
+            coredns: process::throttled("coredns", &root),
             http: BTreeMap::new(),
+            later: (BTreeMap::new(), Duration::ZERO),
             objects: Err(elsewhere()),
             proxy_server: None,
+            verified: Err(elsewhere()),
             unseen: Err(elsewhere()),
             root,
         }
@@ -97,11 +109,16 @@ impl Seen {
         let metrics = endpoints
             .filter(|(address, _)| address.is_ipv4())
             .map(|(address, _)| format!("{address}:9153/metrics"));
-        let metrics = ask(metrics.collect()).await;
-        seen.http.extend(metrics);
+        let metrics: Vec<_> = metrics.collect();
+        let asked = Instant::now();
+        let first = ask(metrics.clone()).await;
+        seen.http.extend(first);
         seen.unseen = unseen();
-        tokio::time::sleep(APART.saturating_sub(start.elapsed())).await;
+        tokio::time::sleep(APART.saturating_sub(start.elapsed().min(asked.elapsed()))).await;
         seen.after = Counters::read(&seen.root);
+        process::look_again(&mut seen.coredns, &seen.root);
+        let apart = asked.elapsed();
+        seen.later = (ask(metrics).await, apart);
         seen
     }
 }

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{is_back, is_outward};
 use crate::model::{
-    Connection, Delivery, Dns, Flow, Journey, KtimeNs, Named, NetnsInode, Outcome, Protocol, Row,
-    Site, WallNs,
-    journey::{Leg, Passed, Point, Side, Stage, Step},
+    Connection, Delivery, Dns, Journey, KtimeNs, Named, NetnsInode, Outcome, Protocol, Row, Site,
+    WallNs,
+    journey::{Flows, Leg, Passed, Point, Side, Stage, Step},
     stopped::Stopped,
 };
 
@@ -37,7 +37,7 @@ impl Other<'_> {
         *self.netns.entry(netns).or_insert(NetnsInode(next))
     }
 
-    fn point(&mut self, point: Point, flows: &mut Vec<Flow>, of: &Journey) -> Point {
+    fn point(&mut self, point: Point, flows: &mut Flows, of: &Journey) -> Point {
         let flow = of.flow(point).map_or(0, |flow| {
             let known = flows.iter().position(|known| *known == flow);
             known.unwrap_or_else(|| {

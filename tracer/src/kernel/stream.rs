@@ -199,8 +199,8 @@ impl Stream {
         let (batch, turns) = self.held.split(limit);
         for turn in &turns {
             let record = &batch[turn.at..turn.at + turn.len];
-            match self.decoder.decode(record, &batch) {
-                Some(fact) => take(&fact),
+            match &self.decoder.decode(record, &batch) {
+                Some(fact) => take(fact),
                 None => self.undecodable += 1,
             }
         }

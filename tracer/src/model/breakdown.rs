@@ -8,20 +8,19 @@ use std::{
     sync::Arc,
 };
 
-use smallvec::SmallVec;
-
 use super::{
     bounded::{Bounded, Weight},
     cause::{self, Drop},
     cluster::Workload,
-    ids::{NetnsInode, WallNs},
-    journey::{Point, Stage, Step},
+    ids::WallNs,
+    journey::Step,
     pod::{Pod, PodName},
     row::{Named, Protocol, Row},
     search::Search,
     series::Series,
+    spent::Spent,
     spread::Spread,
-    steps::{Spent, Steps},
+    steps::Steps,
     tally::{Kind, Tally, Way, Who},
     worst::Worst,
 };
@@ -76,8 +75,8 @@ impl Weight for Steps<Spread> {
 }
 
 impl Breakdown {
-    /// Adds a row, and what its journey `spent`.
-    pub(super) fn add(&mut self, row: &Row, named: &Named, spent: &[Spent]) {
+    /// Adds a row, but for the time that its journey spent.
+    pub(super) fn add(&mut self, row: &Row, named: &Named) {
         if row.amends().is_some() {
             return;
         }
@@ -108,9 +107,13 @@ impl Breakdown {
         if let Some(drop) = cause.and_then(cause::dropped) {
             *self.drops.of(&(drop, row.asked())) += 1;
         }
+        if let Some(journey) = row.journey().filter(|_| !row.outcome().is_good()) {
+            *self
+                .stopped
+                .entry((kind, journey.stopped_in()))
+                .or_default() += 1;
+        }
         self.name_pods(row, named);
-        self.add_stages(kind, row, spent);
-        self.add_places(kind, row, named, client, spent);
     }
 
     fn name_pods(&mut self, row: &Row, named: &Named) {
@@ -143,42 +146,21 @@ impl Breakdown {
         }
     }
 
-    fn add_stages(&mut self, kind: Kind, row: &Row, spent: &[Spent]) {
-        let Some(journey) = row.journey() else { return };
+    /// Adds what journeys spent.
+    pub(super) fn add_spent(&mut self, spent: &Spent) {
+        let kind = spent.kind;
         let stages = self.stages.entry(kind).or_default();
-        for Spent { step, took, .. } in spent {
-            stages.of(*step).add(*took);
+        for step in &spent.unseen {
+            *self.unseen.entry((kind, *step)).or_default() += spent.count() as u64;
         }
-        for step in &journey.unseen {
-            *self.unseen.entry((kind, *step)).or_default() += 1;
-        }
-        if !row.outcome().is_good() {
-            let last = journey.stages.last().map(|stage| stage.step);
-            *self.stopped.entry((kind, last)).or_default() += 1;
-        }
-    }
-
-    /// Each place is looked up once: a journey comes to a handful.
-    fn add_places(&mut self, kind: Kind, row: &Row, named: &Named, client: Who, spent: &[Spent]) {
-        let backend = Who::backend(row, named);
-        let placed: SmallVec<[_; 16]> = spent
-            .iter()
-            .filter_map(|spent| Some((place(spent, named, &backend)?, spent)))
-            .collect();
-        let mut client = Some(client);
-        for (index, (at, _)) in placed.iter().enumerate() {
-            if placed[..index].iter().any(|(earlier, _)| earlier == at) {
-                continue;
-            }
-            let who = match at {
-                Place::Client => client.take(),
-                Place::Backend => Some(backend.clone()),
-                Place::Netns(_, name) => Some(Who::Netns(Arc::clone(name))),
-            };
-            let Some(who) = who else { continue };
-            let steps = self.places.of(&(who, kind));
-            for (_, spent) in placed[index..].iter().filter(|(other, _)| other == at) {
-                steps.of(spent.step).add(spent.took);
+        for (step, who, times) in spent.steps() {
+            let all = stages.of(step);
+            let mut there = who.map(|who| self.places.of(&(who.clone(), kind)).of(step));
+            for took in times {
+                all.add(took);
+                if let Some(there) = &mut there {
+                    there.add(took);
+                }
             }
         }
     }
@@ -195,47 +177,5 @@ fn lower(name: &str) -> Cow<'_, str> {
         Cow::Owned(name.to_ascii_lowercase())
     } else {
         Cow::Borrowed(name)
-    }
-}
-
-/// Where the time of a stage is spent.
-#[derive(PartialEq)]
-enum Place<'a> {
-    Client,
-    Backend,
-    Netns(NetnsInode, &'a Arc<str>),
-}
-
-/// Where time was spent; `None` where the namespace's name was not looked up. A backend of no known pod goes
-/// by its namespace.
-fn place<'a>(spent: &Spent, named: &'a Named, backend: &Who) -> Option<Place<'a>> {
-    let Spent {
-        step, begin, end, ..
-    } = spent;
-    let netns = |point: &Point| {
-        let site = named.site(point.netns, point.ifindex);
-        site.map(|site| Place::Netns(site.netns, &site.name))
-    };
-    match step.stage {
-        Stage::SentAgain
-        | Stage::Client
-        | Stage::ClientDevices
-        | Stage::ClientLink
-        | Stage::ClientInput
-        | Stage::ClientQueue => Some(Place::Client),
-        Stage::BackendLink
-        | Stage::BackendDevices
-        | Stage::BackendInput
-        | Stage::BackendQueue
-        | Stage::Backend
-        | Stage::Upstream => {
-            let there = if step.leg.is_forward() { end } else { begin };
-            let by_name = match backend {
-                Who::Address(_) => netns(there),
-                Who::Pod { .. } | Who::Netns(_) => None,
-            };
-            Some(by_name.unwrap_or(Place::Backend))
-        }
-        Stage::Node | Stage::Link | Stage::Wire => netns(begin),
     }
 }

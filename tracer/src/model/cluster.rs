@@ -3,7 +3,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{change::Object, ids::WallNs, pod::Pod};
+use super::{change::Object, ids::WallNs, pod::Pod, row::Protocol};
 
 /// The cluster's objects at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,6 +108,31 @@ impl PortProtocol {
             Self::Sctp => "sctp",
         }
     }
+
+    /// Its number (RFC 5237's registry).
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// The one with this number; `None` for another.
+    pub fn of_number(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.number() == number)
+    }
+}
+
+impl From<Protocol> for PortProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Udp => Self::Udp,
+            Protocol::Tcp => Self::Tcp,
+        }
+    }
 }
 
 /// `spec.type` of a Service.
@@ -182,6 +207,16 @@ pub struct Service {
     pub selector: Vec<(Arc<str>, Arc<str>)>,
     /// `metadata.creationTimestamp`.
     pub created: WallNs,
+}
+
+impl Service {
+    /// It has addresses of its own that are kube-proxy's to serve, not another program's
+    /// (`service.kubernetes.io/service-proxy-name`).
+    pub fn is_addressed(&self) -> bool {
+        self.r#type != ServiceType::ExternalName
+            && !self.cluster_ips.is_empty()
+            && self.proxy_name.is_none()
+    }
 }
 
 /// A port of a Service.

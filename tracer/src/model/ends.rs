@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{fact::Task, ids::KtimeNs};
+use super::{fact::Task, ids::KtimeNs, journey::Leg};
 
 /// The sockets' ends of one exchange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,16 @@ pub struct SocketEnds {
 }
 
 impl SocketEnds {
+    /// Who read the datagram of `leg`; `None` when that was not seen.
+    pub fn reader(&self, leg: Leg) -> Option<Task> {
+        let delivery = if leg.is_forward() {
+            self.query
+        } else {
+            self.answer
+        };
+        delivery.reader()
+    }
+
     /// From reading the query to sending the answer: the server's own time, all that it asks
     /// others included. `None` when either was not seen.
     pub fn server_time(&self) -> Option<Duration> {

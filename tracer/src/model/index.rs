@@ -204,7 +204,7 @@ impl Index {
         let ruled = self.ruled.at(address, protocol).map(|port| ServiceName {
             port: Arc::clone(port),
             source: Source::Rules,
-            age: age(self.ruled.read_at(), now),
+            age: now - self.ruled.read_at(),
         });
         ruled.or(told)
     }
@@ -343,7 +343,7 @@ impl Index {
     }
 
     fn source(&self, kind: Kind, generation: u32, now: WallNs) -> (Source, Duration) {
-        let since = |then: WallNs| age(then, now);
+        let since = |then: WallNs| now - then;
         if generation == FROM_DISK {
             return (Source::Snapshot, self.loaded.map_or(Duration::ZERO, since));
         }
@@ -353,10 +353,6 @@ impl Index {
             lost.map_or(Duration::ZERO, |(then, _)| since(*then)),
         )
     }
-}
-
-fn age(then: WallNs, now: WallNs) -> Duration {
-    Duration::from_nanos(u64::try_from(now.0.saturating_sub(then.0)).unwrap_or(0))
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::{
-    fact::{Flow, Task},
+    fact::Flow,
     ids::{Ifindex, KtimeNs, NetnsInode},
 };
 
@@ -128,10 +130,7 @@ pub enum Side {
     /// Put into a socket's queue.
     Delivered,
     /// Read by an application.
-    Read {
-        /// Who.
-        by: Task,
-    },
+    Read,
     /// Freed by the kernel.
     Dropped,
 }
@@ -143,7 +142,7 @@ impl Side {
             Self::Queued => "queued",
             Self::Received => "received",
             Self::Delivered => "delivered",
-            Self::Read { .. } => "read",
+            Self::Read => "read",
             Self::Dropped => "dropped",
         }
     }
@@ -173,6 +172,16 @@ pub struct Passed {
     pub end: Point,
 }
 
+/// Stages; those of a query through a bridge and a VIP, into sockets and out of them, need no memory of their
+/// own.
+pub type Stages = SmallVec<[Passed; 12]>;
+
+/// Stages that nobody could see apart.
+pub type Unseen = SmallVec<[Step; 4]>;
+
+/// A packet's addresses; NAT on its way makes two or three.
+pub type Flows = SmallVec<[Flow; 2]>;
+
 /// The way of an exchange's packets, as far as seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journey {
@@ -180,11 +189,11 @@ pub struct Journey {
     pub start: Point,
     /// Stages in order of time. They leave no gap: their durations add up to the time from
     /// `start` to the last one's end.
-    pub stages: Vec<Passed>,
+    pub stages: Stages,
     /// Stages that nobody could see apart: they lie within their neighbours, or beyond either end.
-    pub unseen: Vec<Step>,
+    pub unseen: Unseen,
     /// Addresses as they stood in the packets, each once, turned to point from client to server.
-    pub flows: Vec<Flow>,
+    pub flows: Flows,
     /// Where a packet that had to be sent again was seen last.
     pub lost: Option<Point>,
     /// Sights left out: clones that a bridge flooded elsewhere, copies, and those beyond the
@@ -203,6 +212,11 @@ impl Journey {
     /// The last sight.
     pub fn last(&self) -> Point {
         self.stages.last().map_or(self.start, |stage| stage.end)
+    }
+
+    /// The stage that was passed last; `None` when the packet was seen at one place only.
+    pub fn stopped_in(&self) -> Option<Step> {
+        self.stages.last().map(|stage| stage.step)
     }
 
     /// From the first sight to the last.

@@ -78,4 +78,8 @@ pub struct NamedEnds {
     pub asked: Option<PodName>,
     /// The backend's pod.
     pub backend: Option<PodName>,
+    /// The rule that turned the row's packet away.
+    pub rule: Option<Arc<str>>,
+    /// Which process of the server does not run, and why.
+    pub held: Option<Arc<str>>,
 }

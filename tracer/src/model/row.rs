@@ -8,7 +8,7 @@ use super::{
     fact::{Comm, Sender},
     ids::{Ifindex, KtimeNs, NetnsInode, WallNs},
     insert::Clash,
-    journey::Journey,
+    journey::{Journey, Stage, Step},
     pod::PodName,
     stopped::Stopped,
     upstream::Upstream,
@@ -24,7 +24,19 @@ pub enum Row {
     Connection(Connection),
 }
 
+/// An answer that takes this long is late to the one who waits: the resolvers of musl and of many languages give up
+/// after 2 to 5 s.
+pub const SLOW: Duration = Duration::from_secs(1);
+
 impl Row {
+    /// The query; `None` of a connection.
+    pub fn dns(&self) -> Option<&Dns> {
+        match self {
+            Self::Dns(dns) => Some(dns),
+            Self::Connection(_) => None,
+        }
+    }
+
     /// Serial number of the row within the trace.
     pub fn serial(&self) -> u64 {
         match self {
@@ -55,6 +67,24 @@ impl Row {
             Self::Dns(dns) => dns.journey = None,
             Self::Connection(connection) => connection.journey = None,
         }
+    }
+
+    /// Where a server is that took more than half of a long time itself, and waited for no other; `None` where nobody
+    /// did, or its way was not seen.
+    pub fn slow_server(&self) -> Option<NetnsInode> {
+        let latency = self.latency().filter(|latency| *latency >= SLOW)?;
+        let journey = self.journey()?;
+        let is_own = |step: Step| {
+            matches!(
+                step.stage,
+                Stage::BackendInput | Stage::BackendQueue | Stage::Backend
+            )
+        };
+        let own = journey.spans().filter(|(step, ..)| is_own(*step));
+        let own: Duration = own.map(|(_, begin, end)| end.ktime - begin.ktime).sum();
+        let mut stages = journey.stages.iter().filter(|passed| is_own(passed.step));
+        let netns = stages.next()?.end.netns;
+        (own * 2 >= latency).then_some(netns)
     }
 
     /// Where it was seen last; `None` when it ended well, or was seen nowhere.
@@ -172,6 +202,11 @@ pub struct Named {
     pub backend_node: Option<Arc<str>>,
     /// Whether the backend was to get this client's traffic; `None` where that is not known.
     pub verdict: Option<Verdict>,
+    /// The rule of this node that turned the row's packet away, as its rules were just then; `None` where none
+    /// did, or nobody looked.
+    pub rule: Option<Arc<str>>,
+    /// Which process of the server does not run, and why; `None` where that is not known.
+    pub held: Option<Arc<str>>,
     /// Devices of the row's journey; empty where that is not shown.
     pub sites: Arc<[Site]>,
 }

@@ -6,7 +6,8 @@ use hdrhistogram::Histogram;
 
 use super::{
     journey::{Journey, Step},
-    steps::{Spent, Steps},
+    spent::Spent,
+    steps::Steps,
 };
 
 /// Times per stage, and where what failed was seen last.
@@ -16,7 +17,6 @@ pub struct StageTotals {
     /// Exchanges without a good end, by the last stage that was passed; `None` where the packet
     /// was seen at one place only.
     pub stopped: BTreeMap<Option<Step>, u64>,
-    whole: Duration,
 }
 
 /// The times of one stage: a histogram in ns, up to 10 minutes, each to within one percent.
@@ -54,27 +54,31 @@ pub struct StageTime {
 }
 
 impl StageTotals {
-    /// Adds one journey, and what it `spent`; `good` where it came to a good end.
-    pub(super) fn add(&mut self, journey: &Journey, spent: &[Spent], good: bool) {
+    /// Adds what journeys spent.
+    pub(super) fn add(&mut self, spent: &Spent) {
         /// Longer ones count as this long.
         const LONGEST: Duration = Duration::from_secs(600);
-        self.whole += journey.duration();
-        for Spent { step, took, .. } in spent {
-            let times = self.times.of(*step);
-            times.sum += *took;
-            let nanos = u64::try_from(took.min(&LONGEST).as_nanos()).unwrap_or(u64::MAX);
-            // It grows to what is recorded, which has a limit.
-            let _ = times.histogram.record(nanos.max(1));
+        for (step, _, times) in spent.steps() {
+            let totals = self.times.of(step);
+            for took in times {
+                totals.sum += took;
+                let nanos = u64::try_from(took.min(LONGEST).as_nanos()).unwrap_or(u64::MAX);
+                // It grows to what is recorded, which has a limit.
+                let _ = totals.histogram.record(nanos.max(1));
+            }
         }
-        if !good {
-            let last = journey.stages.last().map(|stage| stage.step);
-            *self.stopped.entry(last).or_default() += 1;
-        }
+    }
+
+    /// Adds a journey that came to no good end.
+    pub(super) fn stop(&mut self, journey: &Journey) {
+        *self.stopped.entry(journey.stopped_in()).or_default() += 1;
     }
 
     /// Stages by the time that was spent in them, most first.
     pub fn ranked(&self) -> Vec<StageTime> {
-        let whole = self.whole.as_secs_f64();
+        // Stages leave no gap.
+        let whole: Duration = self.times.iter().map(|(_, times)| times.sum).sum();
+        let whole = whole.as_secs_f64();
         let mut ranked: Vec<_> = self
             .times
             .iter()
@@ -103,9 +107,11 @@ impl StageTotals {
 mod tests {
     use super::*;
     use crate::model::{
-        KtimeNs, NetnsInode,
+        KtimeNs, Named, NetnsInode, Row,
         ids::Ifindex,
-        journey::{Leg, Passed, Point, Side, Stage},
+        journey::{Flows, Leg, Passed, Point, Side, Stage, Unseen},
+        spent::AllSpent,
+        trace::tests::answered,
     };
 
     /// A query that is in the client's link for `link` ns and then in the node for `node`.
@@ -126,12 +132,12 @@ mod tests {
         };
         Journey {
             start: point(0),
-            stages: vec![
+            stages: smallvec::smallvec![
                 passed(Stage::ClientLink, link),
                 passed(Stage::Node, link + node),
             ],
-            unseen: Vec::new(),
-            flows: Vec::new(),
+            unseen: Unseen::new(),
+            flows: Flows::new(),
             lost: None,
             left_out: 0,
         }
@@ -140,12 +146,23 @@ mod tests {
     #[test]
     fn stages_are_ranked_by_the_time_spent_in_them() {
         let mut totals = StageTotals::default();
+        let mut all = AllSpent::default();
+        let mut add = |journey: &Journey| {
+            let mut row = answered(1, Duration::from_millis(1));
+            if let Row::Dns(dns) = &mut row {
+                dns.journey = Some(Box::new(journey.clone()));
+            }
+            all.add(&row, &Named::default());
+        };
         for _ in 0..99 {
-            let usual = journey(1_000, 3_000);
-            totals.add(&usual, &usual.spent(), true);
+            add(&journey(1_000, 3_000));
         }
         let slow = journey(1_000, 903_000);
-        totals.add(&slow, &slow.spent(), false);
+        add(&slow);
+        totals.stop(&slow);
+        let spent = all.take();
+        assert_eq!(spent.len(), 1, "they went the same way");
+        totals.add(&spent[0]);
         let ranked = totals.ranked();
         let [node, link] = &ranked[..] else {
             panic!("there are two stages: {ranked:?}");

@@ -1,46 +1,6 @@
-//! What is told step by step: the time that one journey spent in each, and totals by step.
+//! `Steps`: what is told step by step.
 
-use std::time::Duration;
-
-use smallvec::SmallVec;
-
-use super::journey::{Journey, Point, Stage, Step};
-
-/// The time that one journey spent in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
-    /// Which.
-    pub step: Step,
-    /// How long; of a step in several pieces, all of them together.
-    pub took: Duration,
-    /// Where and when its first piece began.
-    pub begin: Point,
-    /// Where and when that ended.
-    pub end: Point,
-}
-
-/// What one journey spent; all but the longest need no memory of their own.
-pub type AllSpent = SmallVec<[Spent; 16]>;
-
-impl Journey {
-    /// The time spent in each step, each once: what a server asks of others parts its own time in two.
-    pub fn spent(&self) -> AllSpent {
-        let mut all = AllSpent::new();
-        for (step, begin, end) in self.spans() {
-            let took = end.ktime - begin.ktime;
-            match all.iter_mut().find(|spent| spent.step == step) {
-                Some(spent) => spent.took += took,
-                None => all.push(Spent {
-                    step,
-                    took,
-                    begin,
-                    end,
-                }),
-            }
-        }
-        all
-    }
-}
+use super::journey::{Stage, Step};
 
 /// Totals by step, found without a search.
 #[derive(Clone, Debug)]

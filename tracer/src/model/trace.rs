@@ -8,17 +8,19 @@ use hdrhistogram::Histogram;
 use super::{
     asked::ServicePortName,
     breakdown::Breakdown,
-    change::Kind,
+    change,
     clock::ClockOffset,
     conntrack::ConntrackTotals,
     fact::Losses,
     ids::WallNs,
     index::Standing,
     journey::Journey,
+    lag::LagTotals,
     pod::Source,
     row::{Connection, Dns, Named, Outcome, Protocol, Row},
+    spent::{AllSpent, Spent},
     stages::StageTotals,
-    steps::Spent,
+    tally::Kind,
     uniform::Uniform,
 };
 
@@ -54,6 +56,8 @@ pub struct Trace {
     pub spreads: Vec<ServiceSpread>,
     /// How the API server was heard; `None` where it was not asked.
     pub api: Option<Api>,
+    /// How far kube-proxy was behind what the API server said; `None` where nobody looked.
+    pub lag: Option<LagTotals>,
     /// How far the clocks of other nodes are ahead of the first one's, where recordings of several are told
     /// together.
     pub clocks: Vec<ClockOffset>,
@@ -75,13 +79,13 @@ pub struct Api {
     /// When this was so.
     pub now: WallNs,
     /// Each kind of object.
-    pub kinds: Vec<(Kind, Standing)>,
+    pub kinds: Vec<(change::Kind, Standing)>,
 }
 
 impl Api {
     /// How long ago `then` was.
     pub fn since(&self, then: WallNs) -> Duration {
-        Duration::from_nanos(u64::try_from(self.now.0.saturating_sub(then.0)).unwrap_or(0))
+        self.now - then
     }
 }
 
@@ -209,33 +213,82 @@ impl Latency {
     }
 }
 
-fn add_journey(
+/// Has totals of stages, where there is room; what the journey spent comes later.
+fn begin_stages(
     totals: &mut Option<Box<StageTotals>>,
-    row: (&Journey, Outcome),
-    spent: &[Spent],
+    journey: &Journey,
+    outcome: Outcome,
     room: bool,
 ) {
-    let (journey, outcome) = row;
     if totals.is_none() && room {
         *totals = Some(Box::default());
     }
-    if let Some(totals) = totals {
-        totals.add(journey, spent, outcome.is_good());
+    if let Some(totals) = totals.as_mut().filter(|_| !outcome.is_good()) {
+        totals.stop(journey);
+    }
+}
+
+/// Rows being added to a [`Trace`], which is whole again when this is dropped.
+pub struct Adding<'a> {
+    trace: &'a mut Trace,
+    spent: AllSpent,
+}
+
+impl Adding<'_> {
+    /// Adds a row.
+    pub fn add(&mut self, row: &Row, named: &Named) {
+        let Self { trace, spent } = self;
+        trace.breakdown.add(row, named);
+        trace.add_names(row, named);
+        if let Some(verdict) = named.verdict {
+            *trace.verdicts.entry(verdict.name()).or_default() += 1;
+        }
+        match row {
+            Row::Dns(dns) => trace.add_dns(dns),
+            Row::Connection(connection) => trace.add_connection(connection),
+        }
+        if row.amends().is_none() {
+            spent.add(row, named);
+        }
+    }
+}
+
+impl Drop for Adding<'_> {
+    fn drop(&mut self) {
+        for spent in self.spent.take() {
+            self.trace.add_spent(&spent);
+        }
     }
 }
 
 impl Trace {
     /// Adds a row.
     pub fn add(&mut self, row: &Row, named: &Named) {
-        let spent = row.journey().map(Journey::spent).unwrap_or_default();
-        self.breakdown.add(row, named, &spent);
-        self.add_names(row, named);
-        if let Some(verdict) = named.verdict {
-            *self.verdicts.entry(verdict.name()).or_default() += 1;
+        self.adding().add(row, named);
+    }
+
+    /// For adding rows that come at once, which is cheaper than one by one.
+    pub fn adding(&mut self) -> Adding<'_> {
+        Adding {
+            trace: self,
+            spent: AllSpent::default(),
         }
-        match row {
-            Row::Dns(dns) => self.add_dns(dns, &spent),
-            Row::Connection(connection) => self.add_connection(connection, &spent),
+    }
+
+    fn add_spent(&mut self, spent: &Spent) {
+        self.breakdown.add_spent(spent);
+        let stages = match spent.kind {
+            Kind::Dns => self
+                .dns
+                .get_mut(&spent.asked)
+                .map(|totals| &mut totals.stages),
+            Kind::Tcp | Kind::Udp => {
+                let totals = self.connections.get_mut(&(spent.protocol, spent.asked));
+                totals.map(|totals| &mut totals.stages)
+            }
+        };
+        if let Some(Some(stages)) = stages {
+            stages.add(spent);
         }
     }
 
@@ -267,7 +320,7 @@ impl Trace {
         of(Protocol::Udp).or_else(|| of(Protocol::Tcp))
     }
 
-    fn add_dns(&mut self, dns: &Dns, spent: &[Spent]) {
+    fn add_dns(&mut self, dns: &Dns) {
         if !self.dns.contains_key(&dns.asked) && self.dns.len() >= ADDRESSES {
             self.beyond += 1;
             return;
@@ -292,11 +345,11 @@ impl Trace {
             totals.latency.add(latency);
         }
         if let Some(journey) = &dns.journey {
-            add_journey(&mut totals.stages, (journey, dns.outcome), spent, room);
+            begin_stages(&mut totals.stages, journey, dns.outcome, room);
         }
     }
 
-    fn add_connection(&mut self, connection: &Connection, spent: &[Spent]) {
+    fn add_connection(&mut self, connection: &Connection) {
         let key = (connection.protocol, connection.asked);
         if !self.connections.contains_key(&key) && self.connections.len() >= ADDRESSES {
             self.beyond += 1;
@@ -316,8 +369,7 @@ impl Trace {
             totals.latency.add(latency);
         }
         if let Some(journey) = &connection.journey {
-            let row = (&**journey, connection.outcome);
-            add_journey(&mut totals.stages, row, spent, room);
+            begin_stages(&mut totals.stages, journey, connection.outcome, room);
         }
     }
 

@@ -1,6 +1,33 @@
 //! `Verified`: what came of judging a node's rules by what the API objects ask for.
 
+use std::time::Duration;
+
 use super::{finding::Finding, ids::WallNs};
+
+/// What rules were judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objects {
+    /// What the API server says.
+    Api,
+    /// What files say.
+    Files,
+    /// What the API server said so long ago, as it was kept on disk.
+    Kept(Duration),
+    /// Nothing but the rules themselves.
+    None,
+}
+
+impl Objects {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Files => "files",
+            Self::Kept(_) => "kept",
+            Self::None => "none",
+        }
+    }
+}
 
 /// A judgement of all rules that serve Services on one node.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,12 +36,16 @@ pub struct Verified {
     pub node: String,
     /// How Services are served here: `iptables`, `nftables`, `ipvs`; empty when nothing does.
     pub modes: Vec<&'static str>,
-    /// When the objects were true.
+    /// By what they were judged.
+    pub objects: Objects,
+    /// When the objects were true; 0 without objects.
     pub taken: WallNs,
     /// Services that kube-proxy is to serve.
     pub services: usize,
     /// Their ports, in each IP family.
     pub ports: usize,
+    /// Of these, ports of whose Services nothing is said, since their objects changed a moment ago.
+    pub changing: usize,
     /// Packets that were walked through the rules.
     pub packets: u64,
     /// Rules that the kernel holds.

@@ -111,4 +111,29 @@ pub struct Way {
     pub steps: Vec<WalkStep>,
     /// The rule that ended it, `ip filter FORWARD: TEXT`; `None` when none did.
     pub by: Option<String>,
+    /// What may become of the reply, where it comes back by this node; empty when nobody got the packet.
+    pub replies: Vec<ReplyWay>,
+}
+
+/// One thing that may become of a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplyWay {
+    /// At least with this probability.
+    pub low: f64,
+    /// At most with this probability.
+    pub high: f64,
+    /// How it ends.
+    pub end: WayEnd,
+    /// More of it: a device, an ICMP error; empty when there is none.
+    pub detail: String,
+    /// From whom it seems to come then.
+    pub source: SocketAddr,
+    /// Where it goes then.
+    pub destination: SocketAddr,
+    /// The client gets it, and from where it asked.
+    pub right: bool,
+    /// Rules that held.
+    pub steps: Vec<WalkStep>,
+    /// The rule that ended it, or kept it from being translated back; `None` when none did.
+    pub by: Option<String>,
 }

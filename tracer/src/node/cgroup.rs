@@ -16,7 +16,7 @@ use crate::model::CgroupId;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Deepest directory looked at; containers lie four or five levels down.
-const DEPTH: usize = 12;
+pub(super) const DEPTH: usize = 12;
 
 /// A container, by its cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,13 +63,89 @@ impl Paths {
     }
 }
 
+/// Where a process's cgroup is, by a line of its /proc/PID/cgroup.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct At {
+    /// Where its hierarchy is mounted.
+    pub(super) mount: PathBuf,
+    pub(super) dir: PathBuf,
+    /// Of version 2 there is one hierarchy for all controllers.
+    pub(super) is_v2: bool,
+}
+
+/// The directory of the cgroup that the line `group` tells, where it is of version 2, or of `controller`'s own
+/// hierarchy (cgroups(7)); `mounts` are /proc/self/mounts.
+pub(super) fn directory(group: &str, mounts: &str, controller: &str) -> Option<At> {
+    let mut parts = group.splitn(3, ':').skip(1);
+    let (controllers, path) = (parts.next()?, parts.next()?);
+    let is_v2 = controllers.is_empty();
+    if !is_v2 && !controllers.split(',').any(|name| name == controller) {
+        return None;
+    }
+    let mut all = mounted(mounts, controller);
+    let mount = all.find_map(|(at, v2)| (v2 == is_v2).then(|| PathBuf::from(at)))?;
+    Some(At {
+        dir: placed(&mount, path),
+        mount,
+        is_v2,
+    })
+}
+
+/// Where hierarchies with `controller` are mounted, and whether they are of version 2.
+fn mounted<'a>(mounts: &'a str, controller: &'a str) -> impl Iterator<Item = (&'a str, bool)> {
+    mounts.lines().filter_map(move |line| {
+        let words: Vec<_> = line.split(' ').collect();
+        let [_, at, kind, options, ..] = words[..] else {
+            return None;
+        };
+        match kind {
+            "cgroup2" => Some((at, true)),
+            "cgroup" => options
+                .split(',')
+                .any(|option| option == controller)
+                .then_some((at, false)),
+            _ => None,
+        }
+    })
+}
+
+/// The same without telling the version.
+pub(super) fn mounts<'a>(mounts: &'a str, controller: &'a str) -> impl Iterator<Item = &'a str> {
+    mounted(mounts, controller).map(|(at, _)| at)
+}
+
+/// Most directories between the mount and a path that is told from within a container's own view.
+const ABOVE: usize = 4;
+
+/// Where a cgroup's path lies below `mount`. In a cgroup namespace, as a container has, the path of a process outside
+/// begins with `/..` for each directory of its own; which they are is found by what comes after.
+fn placed(mount: &Path, path: &str) -> PathBuf {
+    let direct = mount.join(path.trim_start_matches('/'));
+    let tail: PathBuf = path
+        .split('/')
+        .filter(|name| !matches!(*name, "" | ".."))
+        .collect();
+    if !path.starts_with("/..") || tail.as_os_str().is_empty() {
+        return direct;
+    }
+    found(mount, &tail, ABOVE).unwrap_or(direct)
+}
+
+fn found(dir: &Path, tail: &Path, depth: usize) -> Option<PathBuf> {
+    let here = dir.join(tail);
+    if here.is_dir() || depth == 0 {
+        return here.is_dir().then_some(here);
+    }
+    let dirs = fs::read_dir(dir).ok()?.flatten();
+    let mut dirs = dirs.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.find_map(|entry| found(&entry.path(), tail, depth - 1))
+}
+
 /// Where the v2 hierarchy is mounted: /sys/fs/cgroup, or beneath it in hybrid mode.
 fn cgroup2_mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let line = mounts
-        .lines()
-        .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
-    line.split(' ').nth(1).map(PathBuf::from)
+    let mut all = mounted(&mounts, "");
+    all.find_map(|(at, is_v2)| is_v2.then(|| PathBuf::from(at)))
 }
 
 /// The container that a cgroup of this path is of; `None` when of none.

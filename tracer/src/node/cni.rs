@@ -85,7 +85,7 @@ impl Addresses {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let there: HashSet<_> = entries.map(|entry| entry.path()).collect();
         // Nothing came or went since the directory changed.
-        let until = wall(changed);
+        let until = WallNs::from(changed);
         let gone: Vec<_> = self
             .read
             .extract_if(|path, _| !there.contains(path))
@@ -109,7 +109,8 @@ impl Addresses {
     }
 
     fn begin(&mut self, path: &Path) -> Option<Result> {
-        let since = wall(fs::metadata(path).and_then(|file| file.modified()).ok()?);
+        let modified = fs::metadata(path).and_then(|file| file.modified());
+        let since = WallNs::from(modified.ok()?);
         let result = parse(&fs::read(path).ok()?)?;
         for address in &result.addresses {
             let history = self.pods.entry(*address).or_default();
@@ -162,11 +163,6 @@ fn parse(text: &[u8]) -> Option<Result> {
     })
 }
 
-fn wall(time: SystemTime) -> WallNs {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    WallNs(since.map_or(0, nanos))
-}
-
 fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -195,7 +191,7 @@ mod tests {
     }
 
     fn later() -> WallNs {
-        wall(SystemTime::now() + Duration::from_secs(3600))
+        WallNs::from(SystemTime::now() + Duration::from_secs(3600))
     }
 
     fn name(addresses: &mut Addresses, address: &str, at: WallNs) -> Option<String> {
@@ -224,7 +220,7 @@ mod tests {
         assert!(name(&mut addresses, "10.244.1.5", later()).is_some());
         // Files bear a coarser clock than this one.
         let written = fs::metadata(root.path().join(FILE)).unwrap().modified();
-        let first = wall(written.unwrap());
+        let first = WallNs::from(written.unwrap());
         root.remove(FILE);
         assert_eq!(name(&mut addresses, "10.244.1.5", later()), None);
         let between = later();

@@ -10,8 +10,8 @@ use tracer_ebpf::{
 
 use super::drop;
 use crate::model::{
-    CgroupId, Comm, Conntrack, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender, SkbId,
-    SockId, Transport,
+    CgroupId, Comm, Conntrack, Fact, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender,
+    SkbId, SockId, Transport,
     fact::{TcpFlags, Tunnel, TunnelKind},
 };
 
@@ -107,7 +107,9 @@ pub(super) fn address(words: [u32; 4]) -> [u8; 16] {
 
 /// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
 /// cut short or contradict themselves. They lie within `batch`, which the packet shares.
-pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Packet> {
+///
+/// It is a fact at once, for it is large and would be copied to become one.
+pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
     let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
     let mut conntrack = None;
@@ -140,7 +142,7 @@ pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Packet
     let headers = rest.get(usize::from(record.network)..skip);
     let (sport, dport, transport) = transport(&record);
     let [src, dst] = record.addresses;
-    Some(Packet {
+    Some(Fact::Packet(Packet {
         ktime: KtimeNs(record.ktime_ns),
         place: match record.place {
             place::QUEUED => Place::Queued,
@@ -178,7 +180,7 @@ pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Packet
         payload_len: record.payload_len,
         unreadable: record.marks & mark::UNREADABLE != 0,
         tunnel,
-    })
+    }))
 }
 
 fn carrier(outer: &record::Outer) -> Option<Tunnel> {
@@ -274,7 +276,10 @@ mod tests {
 
     fn of(record: &[u8]) -> Option<Packet> {
         let batch = Bytes::copy_from_slice(record);
-        decode(&batch, &batch, layout())
+        match decode(&batch, &batch, layout())? {
+            Fact::Packet(packet) => Some(packet),
+            _ => None,
+        }
     }
 
     /// A UDP record with both parts and `captured` bytes of payload.

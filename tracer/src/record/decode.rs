@@ -365,6 +365,8 @@ impl EventsRead {
                 netns: self.name.at(at).cloned(),
                 container: self.container.at(at).cloned(),
                 pod_uid: self.cgroup_pod_uid.at(at).cloned(),
+                rule: self.rule.at(at).cloned(),
+                held: self.held.at(at).cloned(),
                 asked: pod(
                     [
                         &self.asked_pod_namespace,

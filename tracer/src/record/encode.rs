@@ -382,6 +382,8 @@ impl Encoder {
         columns.name.put_any(at, ends.netns.as_deref());
         columns.container.put_any(at, ends.container.as_deref());
         columns.cgroup_pod_uid.put_any(at, ends.pod_uid.as_deref());
+        columns.rule.put_any(at, ends.rule.as_deref());
+        columns.held.put_any(at, ends.held.as_deref());
         if let Some(PodName {
             pod, source, age, ..
         }) = &ends.pod

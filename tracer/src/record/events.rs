@@ -206,5 +206,9 @@ table! {
         backend_pod_source: Word,
         /// how long ago, in nanoseconds
         backend_pod_age_ns: U64,
+        /// the rule of the node that turned the packet away
+        rule: Word,
+        /// which process of the server did not run, and why
+        held: Word,
     }
 }

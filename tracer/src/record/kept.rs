@@ -124,25 +124,16 @@ fn object(line: &str) -> Option<Object> {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, path::PathBuf, sync::Arc};
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::model::cluster::Node;
 
-    /// A file of this test's own, removed on drop.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(test: &str) -> Self {
-            let name = format!("tracer-kept-{}-{test}", std::process::id());
-            Self(env::temp_dir().join(name))
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            drop(fs::remove_file(&self.0));
-        }
+    /// A directory that goes with its test.
+    fn scratch() -> TempDir {
+        tempfile::tempdir().unwrap()
     }
 
     fn snapshot() -> Snapshot {
@@ -180,23 +171,25 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_replaces_what_was() {
-        let file = Scratch::new("whole");
-        assert_eq!(read_all(&file.0), (Ok(None), Vec::new()));
-        write(&file.0, &Snapshot::default()).unwrap();
-        write(&file.0, &snapshot()).unwrap();
-        let (read, nodes) = read_all(&file.0);
+        let scratch = scratch();
+        let file = scratch.path().join("kept");
+        assert_eq!(read_all(&file), (Ok(None), Vec::new()));
+        write(&file, &Snapshot::default()).unwrap();
+        write(&file, &snapshot()).unwrap();
+        let (read, nodes) = read_all(&file);
         assert_eq!(read, Ok(Some((WallNs(7), 2))));
         assert_eq!(nodes, snapshot().nodes);
     }
 
     /// The file with `from` replaced by `to` says `expected`.
     fn check(test: &str, from: &str, to: &str, expected: &str) {
-        let file = Scratch::new(test);
-        write(&file.0, &snapshot()).unwrap();
-        let text = fs::read_to_string(&file.0).unwrap();
+        let scratch = scratch();
+        let file = scratch.path().join("kept");
+        write(&file, &snapshot()).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains(from), "{text}");
-        fs::write(&file.0, text.replacen(from, to, 1)).unwrap();
-        assert_eq!(read_all(&file.0).0, Err(expected.to_owned()), "{test}");
+        fs::write(&file, text.replacen(from, to, 1)).unwrap();
+        assert_eq!(read_all(&file).0, Err(expected.to_owned()), "{test}");
     }
 
     #[test]

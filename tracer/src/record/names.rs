@@ -86,6 +86,8 @@ impl Names {
             pod_uid: ends.pod_uid,
             pod: ends.pod,
             backend: ends.backend,
+            rule: ends.rule,
+            held: ends.held,
             asked: Asked {
                 pod: ends.asked,
                 ..Asked::default()
@@ -143,6 +145,8 @@ impl Names {
             pod: named.pod.clone(),
             asked: named.asked.pod.clone(),
             backend: named.backend.clone(),
+            rule: named.rule.clone(),
+            held: named.held.clone(),
         };
         if !self.ends(row).is_some_and(|told| same(&told, &ends)) {
             let (key, since) = (EndsKey::of(row), row.wall());
@@ -235,4 +239,6 @@ fn same(a: &NamedEnds, b: &NamedEnds) -> bool {
         && pods(&a.asked, &b.asked)
         && pods(&a.pod, &b.pod)
         && pods(&a.backend, &b.backend)
+        && a.rule == b.rule
+        && a.held == b.held
 }

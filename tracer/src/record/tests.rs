@@ -1,17 +1,16 @@
 //! What is recorded comes back as it was, and what is missing is said.
 
 use std::{
-    env,
     fmt::Write as _,
     fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use arrow_schema::DataType;
 use bytes::Bytes;
+use tempfile::TempDir;
 
 use super::{
     decode::Decoder,
@@ -38,20 +37,15 @@ use crate::model::{
 const START: i64 = 1_790_000_000_000_000_000;
 
 /// A directory that goes with its test.
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tracer-record-{}-{number}", std::process::id());
-        let dir = env::temp_dir().join(name);
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn read(&self) -> (Vec<String>, Vec<String>) {
-        let recording = Recording::open(std::slice::from_ref(&self.0)).unwrap();
+        let recording = Recording::open(std::slice::from_ref(&self.0.path().to_owned())).unwrap();
         let mut warnings = recording.warnings;
         let mut events = Vec::new();
         for mut stream in recording.sessions {
@@ -74,16 +68,10 @@ impl Scratch {
             ends: START,
             last,
         };
-        let dir = segment::partition(&self.0, Table::Events, "n1", WallNs(START));
+        let dir = segment::partition(self.0.path(), Table::Events, "n1", WallNs(START));
         let name = segment::file_name("s", first);
         segment::write(&dir, &name, &session(), &span, [Ok(encoder.finish())]).unwrap();
         dir.join(format!("{name}.parquet"))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
@@ -451,6 +439,8 @@ fn names() -> Vec<Name> {
                 pod: Some(pod.clone()),
                 asked: Some(pod.clone()),
                 backend: Some(pod),
+                rule: Some("filter FORWARD: -A FORWARD -j DROP".into()),
+                held: Some("coredns[7] is stopped by a signal".into()),
             }),
         },
         Name::Device {
@@ -521,7 +511,7 @@ fn each_event_comes_back_as_it_was() {
 fn a_recorder_writes_what_a_reader_reads() {
     let scratch = Scratch::new();
     let events = one_of_each();
-    let mut recorder = Recorder::start(&scratch.0, session(), Keep::default()).unwrap();
+    let mut recorder = Recorder::start(scratch.0.path(), session(), Keep::default()).unwrap();
     for event in events.iter().filter_map(Recorded::event) {
         recorder.event(event);
         recorder.flush();
@@ -532,7 +522,13 @@ fn a_recorder_writes_what_a_reader_reads() {
         .filter(|event| event.event().is_some())
         .collect();
     assert_eq!(scratch.read(), (shown(&expected), Vec::new()));
-    assert!(scratch.0.join("drops/node=n1/date=2026-09-21").is_dir());
+    assert!(
+        scratch
+            .0
+            .path()
+            .join("drops/node=n1/date=2026-09-21")
+            .is_dir()
+    );
 }
 
 #[test]
@@ -620,7 +616,7 @@ fn what_is_too_much_goes_and_the_oldest_first() {
         bytes: Some(bytes * 5 / 2),
         age: None,
     };
-    keep::apply(&scratch.0, "n1", keep, WallNs(START));
+    keep::apply(scratch.0.path(), "n1", keep, WallNs(START));
     assert!(!files[0].exists() && files[1].exists() && files[2].exists());
     let (events, warnings) = scratch.read();
     assert_eq!((events, warnings), (ticks(10..30), Vec::new()));
@@ -649,7 +645,7 @@ fn a_recording_of_hours_keeps_to_its_bound_and_what_is_left_can_be_read_alone() 
         bytes: Some(bytes),
         age: None,
     };
-    let mut recorder = Recorder::start(&scratch.0, session(), keep).unwrap();
+    let mut recorder = Recorder::start(scratch.0.path(), session(), keep).unwrap();
     recorder.event(tick(0).event().unwrap());
     for change in changes().into_iter().take(6) {
         recorder.change(&change);
@@ -668,7 +664,7 @@ fn a_recording_of_hours_keeps_to_its_bound_and_what_is_left_can_be_read_alone() 
         }
     }
     assert_eq!(recorder.finish().total(), 0);
-    let (count, kept) = files(&scratch.0);
+    let (count, kept) = files(scratch.0.path());
     assert!(kept <= bytes * 2, "{kept} bytes in {count} files");
     let (events, warnings) = scratch.read();
     assert_eq!(warnings, Vec::<String>::new());
@@ -681,7 +677,7 @@ fn a_recording_of_hours_keeps_to_its_bound_and_what_is_left_can_be_read_alone() 
 #[test]
 fn nothing_to_read_is_an_error() {
     let scratch = Scratch::new();
-    let error = Recording::open(std::slice::from_ref(&scratch.0)).unwrap_err();
+    let error = Recording::open(std::slice::from_ref(&scratch.0.path().to_owned())).unwrap_err();
     assert!(
         error
             .to_string()
@@ -742,7 +738,7 @@ fn the_document_lists_each_column() {
             writeln!(expected, "| `{name}` | {kind} | {about} |").unwrap();
         }
     }
-    if env::var_os("UPDATE_EXPECT").is_some() {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
         fs::write(path, expected).unwrap();
     } else {
         assert_eq!(text, expected, "run with UPDATE_EXPECT=1");

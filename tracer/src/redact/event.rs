@@ -114,6 +114,9 @@ impl Redactor {
             pod: ends.pod.map(|pod| self.pod_name(pod)),
             asked: ends.asked.map(|pod| self.pod_name(pod)),
             backend: ends.backend.map(|pod| self.pod_name(pod)),
+            // Its text holds names and addresses of every sort.
+            rule: None,
+            held: ends.held,
         }
     }
 

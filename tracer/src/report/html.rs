@@ -211,8 +211,9 @@ fn exchange(shown: &Shown<'_>, open: bool, out: &mut impl Write) -> io::Result<(
         Text(&shown.why),
         Text(&head(shown))
     )?;
-    match shown.example.row.journey() {
-        Some(journey) => waterfall::table(journey, &shown.example.named, out)?,
+    let row = &shown.example.row;
+    match row.journey() {
+        Some(journey) => waterfall::table(journey, row.dns(), &shown.example.named, out)?,
         None => writeln!(
             out,
             "<p class=\"note\">its way is not known: see --path</p>"

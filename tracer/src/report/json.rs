@@ -7,6 +7,7 @@ mod clock;
 mod drops;
 mod ends;
 mod journey;
+mod lag;
 mod named;
 mod section;
 mod summary;
@@ -32,6 +33,7 @@ use self::{
 };
 pub(super) use self::{
     drops::{drops, drops_summary},
+    lag::watched,
     section::section,
     summary::summary,
     verified::{mended, verified},

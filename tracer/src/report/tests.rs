@@ -11,7 +11,7 @@ use crate::model::{
     cluster::{ObjectName, PodObject, Workload},
     ids::Ifindex,
     index::Standing,
-    journey::{Leg, Passed, Point, Side, Stage, Step},
+    journey::{Flows, Leg, Passed, Point, Side, Stage, Step},
     trace::Api,
 };
 
@@ -43,7 +43,7 @@ fn journey(start: u64, backend_micros: u64) -> Journey {
     };
     Journey {
         start: point(0, 1, Side::Queued),
-        stages: vec![
+        stages: smallvec::smallvec![
             passed(Leg::Query, Stage::ClientLink, point(2, 2, Side::Received)),
             passed(Leg::Query, Stage::Node, point(12, 2, Side::Queued)),
             passed(Leg::Query, Stage::BackendLink, point(14, 3, Side::Received)),
@@ -58,11 +58,11 @@ fn journey(start: u64, backend_micros: u64) -> Journey {
                 point(16 + backend_micros, 1, Side::Received),
             ),
         ],
-        unseen: vec![Step {
+        unseen: smallvec::smallvec![Step {
             leg: Leg::Answer,
             stage: Stage::Node,
         }],
-        flows: Vec::new(),
+        flows: Flows::new(),
         lost: None,
         left_out: 0,
     }

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod drops;
+mod lag;
 mod line;
 mod path;
 mod section;
@@ -16,6 +17,7 @@ use std::{
 
 pub(super) use self::{
     drops::{drops, drops_summary},
+    lag::watched,
     line::row,
     path::{cut, place},
     section::{head, is_wordy, section, words},

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{
     Expression, Family, Match,
     netlink::{Attributes, text_of},
-    xt::{Conntrack, Masked, Ports, RecentOp},
+    xt::{Conntrack, IpvsMatch, Masked, Ports, RecentOp},
 };
 
 pub(super) use targets::target;
@@ -104,7 +104,8 @@ fn known(name: &str, revision: u32, bytes: &Bytes<'_>) -> Option<Match> {
             flags: bytes.u32(4)?,
         },
         ("recent", 0 | 1) => recent(bytes, revision)?,
-        ("set", 1..=4) => set(bytes)?,
+        ("set", 1..=4) => set(bytes, revision)?,
+        ("ipvs", 0) => ipvs(bytes)?,
         ("physdev", 0) => Match::Physdev {
             input: bytes.text(0, 16)?,
             output: bytes.text(32, 16)?,
@@ -231,10 +232,16 @@ fn recent(bytes: &Bytes<'_>, revision: u32) -> Option<Match> {
 }
 
 /// `struct xt_set_info`; flags are bits of fields, from the first, for the source.
-fn set(bytes: &Bytes<'_>) -> Option<Match> {
+fn set(bytes: &Bytes<'_>, revision: u32) -> Option<Match> {
+    // IPSET_FLAG_MATCH_COUNTERS, IPSET_FLAG_RETURN_NOMATCH: what is found counts in another way.
+    const OTHERWISE: u32 = 1 << 5 | 1 << 7;
+    if revision >= 3 && bytes.u32(40)? & OTHERWISE != 0 {
+        return None;
+    }
     let (dimensions, flags) = (bytes.u8(2)?, bytes.u8(3)?);
     Some(Match::Set {
         index: bytes.u16(0)?,
+        name: None,
         // IPSET_DIM_ONE_SRC is 1 << 1.
         destination: (1..=dimensions)
             .map(|dimension| flags & (1_u8 << dimension.min(7)) == 0)
@@ -242,4 +249,24 @@ fn set(bytes: &Bytes<'_>) -> Option<Match> {
         // IPSET_INV_MATCH
         negated: flags & 1 != 0,
     })
+}
+
+/// `struct xt_ipvs_mtinfo`
+fn ipvs(bytes: &Bytes<'_>) -> Option<Match> {
+    let (inverted, flags) = (bytes.u8(38)?, bytes.u8(39)?);
+    // XT_IPVS_VPORTCTL: FTP's data connections, of which none is a packet here.
+    if flags & (1 << 6) != 0 {
+        return None;
+    }
+    Some(Match::Ipvs(IpvsMatch {
+        address: Masked {
+            address: bytes.address(0)?,
+            mask: bytes.address(16)?,
+        },
+        port: bytes.be16(32)?,
+        protocol: bytes.u8(34)?,
+        method: bytes.u8(35)?,
+        inverted,
+        flags,
+    }))
 }

@@ -2,7 +2,7 @@
 //!
 //! Format: include/uapi/linux/netfilter/nfnetlink_conntrack.h of the kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use rustix::net::netlink::NETFILTER;
 
@@ -52,10 +52,7 @@ impl Flow {
         if !is_in_kernel("nf_conntrack_netlink", " ctnetlink_dump_table") {
             return Ok(Vec::new());
         }
-        let failed = |source| Error::Asked {
-            what: "conntrack entries",
-            source,
-        };
+        let failed = Error::asked("conntrack entries");
         let mut netlink = Netlink::open(Some(NETFILTER)).map_err(failed)?;
         let mut flows = Vec::new();
         // Entries come and go all the time: a dump that was interrupted is as good as any.
@@ -86,16 +83,9 @@ fn tuple(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
         return None;
     }
     // IPv4 has the first two numbers, IPv6 the next.
-    let address = |v4, v6| -> Option<IpAddr> {
-        let v4 = ip.find(v4).and_then(|bytes| bytes.first_chunk::<4>());
-        let v6 = || ip.find(v6).and_then(|bytes| bytes.first_chunk::<16>());
-        v4.map(|bytes| IpAddr::from(*bytes))
-            .or_else(|| v6().map(|bytes| IpAddr::from(*bytes)))
-    };
-    let port = |kind| Some(u16::from_be_bytes(*proto.find(kind)?.first_chunk()?));
     Some((
-        SocketAddr::new(address(1, 3)?, port(PROTO_SOURCE)?),
-        SocketAddr::new(address(2, 4)?, port(PROTO_DESTINATION)?),
+        SocketAddr::new(ip.address(1, 3)?, proto.be16(PROTO_SOURCE)?),
+        SocketAddr::new(ip.address(2, 4)?, proto.be16(PROTO_DESTINATION)?),
     ))
 }
 

@@ -13,10 +13,14 @@ use super::{
     Error,
     netlink::{Attributes, Netlink, text_of},
 };
+use crate::model::prefix::contains;
 
 // include/uapi/linux/rtnetlink.h
 const RTM_GETLINK: u16 = 18;
 const RTM_GETROUTE: u16 = 26;
+const RTM_GETADDR: u16 = 22;
+/// `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 /// `struct rtmsg`.
@@ -101,6 +105,9 @@ pub struct Host {
     pub devices: FxHashMap<u32, Arc<str>>,
     /// The best first: local table, longest prefix, lowest metric.
     pub routes: Vec<Route>,
+    /// This host's own IPv6 addresses, in the order in which the kernel looks at them for a source: of what
+    /// fits as well the first is taken.
+    pub own6: Vec<Ipv6Addr>,
     /// Devices with `route_localnet`.
     pub route_localnet: Vec<Arc<str>>,
     /// Whether packets are forwarded, IPv4 and IPv6.
@@ -115,11 +122,14 @@ impl Host {
     /// # Errors
     /// The kernel refuses.
     pub fn read() -> Result<Self, Error> {
-        let asked = |what| move |source| Error::Asked { what, source };
-        let mut netlink = Netlink::open(None).map_err(asked("netlink socket of routing"))?;
+        let mut netlink = Netlink::open(None).map_err(Error::asked("netlink socket of routing"))?;
         let mut host = Self::default();
-        host.read_links(&mut netlink).map_err(asked("devices"))?;
-        host.read_routes(&mut netlink).map_err(asked("routes"))?;
+        host.read_links(&mut netlink)
+            .map_err(Error::asked("devices"))?;
+        host.read_routes(&mut netlink)
+            .map_err(Error::asked("routes"))?;
+        host.read_addresses(&mut netlink)
+            .map_err(Error::asked("addresses"))?;
         host.read_sysctls();
         Ok(host)
     }
@@ -148,11 +158,28 @@ impl Host {
         Ok(())
     }
 
+    fn read_addresses(&mut self, netlink: &mut Netlink) -> io::Result<()> {
+        // AF_INET6; of each device the newest first, as in its own list.
+        let mut header = [0; ADDRESS_HEADER];
+        header[0] = 10;
+        netlink.dump(RTM_GETADDR, &header, |_, body| {
+            let all = body.get(ADDRESS_HEADER..).map(Attributes);
+            // IFA_ADDRESS
+            let address = all.and_then(|all| address_of(all.find(1)?));
+            if let Some(IpAddr::V6(address)) = address {
+                self.own6.push(address);
+            }
+        })?;
+        Ok(())
+    }
+
     /// Puts the routes in the order in which they are looked at.
     pub fn sort(&mut self) {
         self.routes.sort_by_key(|route| {
             let length = std::cmp::Reverse(route.to.1);
-            (!route.local_table, length, route.metric)
+            // A link's anycast address may be a device's own, too.
+            let own = route.kind == RouteKind::Local;
+            (!route.local_table, length, route.metric, !own)
         });
     }
 
@@ -245,7 +272,11 @@ impl Host {
                 // Any device's will do, if it fits better.
                 IpAddr::V6(address) => own
                     .filter_map(|one| match one.to {
-                        (IpAddr::V6(own), 128) => Some((fit(own, address, here(&one)), own)),
+                        (IpAddr::V6(own), 128) => {
+                            let mut all = self.own6.iter();
+                            let earlier = std::cmp::Reverse(all.position(|one| *one == own));
+                            Some(((fit(own, address, here(&one)), earlier), own))
+                        }
                         _ => None,
                     })
                     .reduce(|best, one| if one.0 > best.0 { one } else { best })
@@ -276,26 +307,11 @@ fn first_hop(hops: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*hops.get(4..)?.first_chunk()?))
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(IpAddr::V4((*bytes.first_chunk::<4>()?).into())),
         16 => Some(IpAddr::V6((*bytes.first_chunk::<16>()?).into())),
         _ => None,
-    }
-}
-
-/// Whether `prefix` has `address`.
-pub fn contains(prefix: (IpAddr, u8), address: IpAddr) -> bool {
-    match (prefix.0, address) {
-        (IpAddr::V4(of), IpAddr::V4(address)) => {
-            let differing = of.to_bits() ^ address.to_bits();
-            differing.leading_zeros() >= u32::from(prefix.1)
-        }
-        (IpAddr::V6(of), IpAddr::V6(address)) => {
-            let differing = of.to_bits() ^ address.to_bits();
-            differing.leading_zeros() >= u32::from(prefix.1)
-        }
-        _ => false,
     }
 }
 

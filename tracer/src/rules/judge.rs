@@ -5,22 +5,45 @@
 //! ways are walked too; if they differ, the rule is named as what the answer hangs on.
 
 mod fields;
+mod ipvs;
 mod machine;
 mod matches;
 mod nat;
 mod order;
+mod reply;
 mod sets;
 mod spread;
 mod state;
 mod walk;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+pub use reply::Reply;
 pub use spread::{Branch, Spread};
 
 use self::{state::State, walk::Walker};
-use super::{Hook, Host, RejectKind, Rule, Ruleset, SetId};
+use super::{Hook, Host, RealServer, RejectKind, Rule, Ruleset, SetId, VirtualServer};
 use crate::model::cluster::PortProtocol;
+
+/// A client's port where none is asked for: of the range that kernels take by themselves
+/// (ip_local_port_range).
+pub const CLIENT_PORT: u16 = 50_000;
+
+impl Host {
+    /// Where packets from `source` come in: by the device that leads back to it.
+    pub fn origin_of(&self, source: IpAddr) -> Origin {
+        if self.is_local(source) {
+            return Origin::Host;
+        }
+        let route = self.route_to(source);
+        let device = route.and_then(|route| route.device.clone());
+        Origin::Device(device.unwrap_or_default())
+    }
+}
 
 /// A packet that opens a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +65,7 @@ pub enum Origin {
     Device(Arc<str>),
 }
 
-/// Which rule, by indices into a `Ruleset`.
+/// Which rule, by indices into a `Ruleset`; or which server of IPVS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleAt {
     /// Table.
@@ -54,6 +77,27 @@ pub struct RuleAt {
 }
 
 impl RuleAt {
+    /// The table of what is no rule but a virtual server of IPVS, or one of its real servers.
+    pub(super) const IPVS: u32 = u32::MAX;
+
+    /// A virtual server, or one of its real servers.
+    pub(super) fn of_server(index: u32, real: Option<u32>) -> Self {
+        Self {
+            table: Self::IPVS,
+            chain: index,
+            rule: real.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The virtual server, and the real server where it is one; `None` for a rule.
+    pub fn server(self, ruleset: &Ruleset) -> Option<(&VirtualServer, Option<&RealServer>)> {
+        if self.table != Self::IPVS {
+            return None;
+        }
+        let server = ruleset.ipvs.servers.get(self.chain as usize)?;
+        Some((server, server.real.get(self.rule as usize)))
+    }
+
     /// The rule; `None` for a chain's policy.
     pub fn rule(self, ruleset: &Ruleset) -> Option<&Rule> {
         let table = ruleset.tables.get(self.table as usize)?;
@@ -144,6 +188,8 @@ pub enum Memory {
     Recent(Box<str>),
     /// A set that rules add to: its table's index and its own, and what was added.
     Set(u32, SetId, Box<[u8]>),
+    /// A virtual server of IPVS, and which of its real servers the client has.
+    Server(u32, u32),
 }
 
 /// Judges packets by one set of rules.
@@ -153,6 +199,11 @@ impl Judge<'_> {
     /// Walks `packet` from `origin`. `traced` keeps the rules in its way.
     pub fn judge(&self, packet: Packet, origin: Origin, traced: bool) -> Spread {
         self.0.walk(State::new(packet, origin, traced))
+    }
+
+    /// Walks the reply to a packet that went this way; `None` when none comes by here.
+    pub fn reply(&self, branch: &Branch, traced: bool) -> Option<Reply> {
+        self.0.reply(branch, traced)
     }
 
     /// Walks a later packet of a client that is remembered there.

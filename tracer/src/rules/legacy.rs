@@ -43,16 +43,24 @@ struct Blob {
 
 /// All tables; empty when legacy iptables is not in use here.
 pub(super) fn read() -> Result<Vec<Table>, Error> {
+    read_of(|_| true)
+}
+
+/// Those that translate.
+pub(super) fn nat() -> Result<Vec<Table>, Error> {
+    read_of(|name| name == "nat")
+}
+
+fn read_of(wanted: impl Fn(&str) -> bool) -> Result<Vec<Table>, Error> {
     let mut tables = Vec::new();
     let families = [
         (Family::V4, "ip_tables_names"),
         (Family::V6, "ip6_tables_names"),
     ];
     for (family, list) in families {
-        let asked = |what| move |source| Error::Asked { what, source };
-        let names = names(list).map_err(asked("names of iptables' legacy tables"))?;
-        for name in names {
-            let blob = blob(family, &name).map_err(asked("legacy tables of iptables"))?;
+        let names = names(list).map_err(Error::asked("names of iptables' legacy tables"))?;
+        for name in names.into_iter().filter(|name| wanted(name)) {
+            let blob = blob(family, &name).map_err(Error::asked("legacy tables of iptables"))?;
             let Some(blob) = blob else {
                 return Err(Error::Unsteady { tries: TRIES });
             };

@@ -1,10 +1,23 @@
 //! Netlink, as far as dumps need it: a socket, requests, messages, attributes. Knows no family's
 //! meaning. Only asks; nothing here changes the kernel.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
+        netlink::SocketAddrNetlink,
+        recv, send, socket_with,
+        sockopt::{self, Timeout},
+    },
 };
 
 // include/uapi/linux/netlink.h
@@ -20,6 +33,7 @@ const HEADER: usize = 16;
 const BUFFER: usize = 64 << 10;
 
 /// A socket of one netlink family.
+#[derive(Debug)]
 pub(super) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
@@ -49,6 +63,36 @@ impl Netlink {
             sequence: 0,
             buffer: vec![0; BUFFER],
         })
+    }
+
+    /// Opens a socket that hears what is told to `groups`, a bit for each.
+    pub(super) fn listen(protocol: Protocol, groups: u32) -> io::Result<Self> {
+        /// A large cluster's rules are written in one go.
+        const ROOM: usize = 16 << 20;
+        let netlink = Self::open(Some(protocol))?;
+        // Without the right to more room it is the usual.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&netlink.socket, ROOM);
+        bind(&netlink.socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(netlink)
+    }
+
+    /// Waits for what is told, no longer than `patience`; `each` gets type and body of every message of one
+    /// datagram.
+    pub(super) fn receive(
+        &mut self,
+        patience: Duration,
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        sockopt::set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?;
+        let length = match recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()) {
+            Ok((_, length)) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for message in Messages(&self.buffer[..length.min(BUFFER)]) {
+            each(message.kind, message.body);
+        }
+        Ok(())
     }
 
     /// Asks for a dump of `kind`; `body` is the family's header and attributes. `each` gets type
@@ -128,15 +172,24 @@ impl Netlink {
 
 /// Whether `module` is in the kernel, loaded or built in, where `symbol` ends a line of its own symbols: a
 /// question to it would otherwise load the module.
-pub(super) fn is_in_kernel(module: &str, symbol: &str) -> bool {
+pub(super) fn is_in_kernel(module: &str, symbol: &'static str) -> bool {
     // Without modules nothing can be loaded.
     let Ok(modules) = std::fs::read_to_string("/proc/modules") else {
         return true;
     };
     let mut modules = modules.lines();
-    let is_loaded = modules.any(|line| line.split(' ').next() == Some(module));
-    let symbols = || std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    is_loaded || symbols().lines().any(|line| line.ends_with(symbol))
+    modules.any(|line| line.split(' ').next() == Some(module)) || is_built_in(symbol)
+}
+
+/// Whether the kernel's own symbols have one whose line ends so. What is built in stays so, and there are a
+/// quarter of a million lines: each is looked for once.
+fn is_built_in(symbol: &'static str) -> bool {
+    static KNOWN: Mutex<BTreeMap<&str, bool>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    *known.entry(symbol).or_insert_with(|| {
+        let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+        symbols.lines().any(|line| line.ends_with(symbol))
+    })
 }
 
 /// What an `nlmsgerr` says.
@@ -203,6 +256,31 @@ impl<'a> Attributes<'a> {
         all.find_map(|(found, value)| (found == kind).then_some(value))
     }
 
+    /// A byte.
+    pub(super) fn u8(self, kind: u16) -> Option<u8> {
+        self.find(kind)?.first().copied()
+    }
+
+    /// A short number in this machine's order.
+    pub(super) fn u16(self, kind: u16) -> Option<u16> {
+        Some(u16::from_ne_bytes(*self.find(kind)?.first_chunk()?))
+    }
+
+    /// A number in this machine's order.
+    pub(super) fn u32(self, kind: u16) -> Option<u32> {
+        Some(u32::from_ne_bytes(*self.find(kind)?.first_chunk()?))
+    }
+
+    /// A long number in this machine's order.
+    pub(super) fn u64(self, kind: u16) -> Option<u64> {
+        Some(u64::from_ne_bytes(*self.find(kind)?.first_chunk()?))
+    }
+
+    /// A short number in network order, such as a port.
+    pub(super) fn be16(self, kind: u16) -> Option<u16> {
+        Some(u16::from_be_bytes(*self.find(kind)?.first_chunk()?))
+    }
+
     /// A number in network order, as nf_tables has them.
     pub(super) fn be32(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(*self.find(kind)?.first_chunk()?))
@@ -211,6 +289,14 @@ impl<'a> Attributes<'a> {
     /// A long number in network order.
     pub(super) fn be64(self, kind: u16) -> Option<u64> {
         Some(u64::from_be_bytes(*self.find(kind)?.first_chunk()?))
+    }
+
+    /// An address, where IPv4 has one number and IPv6 another.
+    pub(super) fn address(self, v4: u16, v6: u16) -> Option<IpAddr> {
+        let four = self.find(v4).and_then(|bytes| bytes.first_chunk::<4>());
+        let six = || self.find(v6).and_then(|bytes| bytes.first_chunk::<16>());
+        four.map(|bytes| IpAddr::from(*bytes))
+            .or_else(|| six().map(|bytes| IpAddr::from(*bytes)))
     }
 
     /// A string, without its final zero.

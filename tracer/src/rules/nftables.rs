@@ -3,11 +3,14 @@
 
 mod decode;
 mod elements;
+mod monitor;
 
 use std::{io, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 use rustix::net::netlink;
+
+pub use self::monitor::{Monitor, Written};
 
 use self::decode::{Names, rule};
 use super::{
@@ -42,18 +45,17 @@ pub(super) fn read() -> Result<Vec<Table>, Error> {
     if !is_in_kernel("nf_tables", " nft_register_expr") {
         return Ok(Vec::new());
     }
-    let asked = |what| move |source| Error::Asked { what, source };
-    let mut netlink =
-        Netlink::open(Some(netlink::NETFILTER)).map_err(asked("netlink socket of netfilter"))?;
+    let mut netlink = Netlink::open(Some(netlink::NETFILTER))
+        .map_err(Error::asked("netlink socket of netfilter"))?;
     for _ in 0..TRIES {
-        let before = generation(&mut netlink).map_err(asked("generation of nf_tables"))?;
+        let before = generation(&mut netlink).map_err(Error::asked("generation of nf_tables"))?;
         let read = whole(&mut netlink);
-        let after = generation(&mut netlink).map_err(asked("generation of nf_tables"))?;
+        let after = generation(&mut netlink).map_err(Error::asked("generation of nf_tables"))?;
         match read {
             Ok(Some(tables)) if before == after => return Ok(tables),
             // Something was removed between the question for it and the answer.
             Err(_) if before != after => {}
-            Err(source) => return Err(asked("rules of nf_tables")(source)),
+            Err(source) => return Err(Error::asked("rules of nf_tables")(source)),
             Ok(_) => {}
         }
     }
@@ -80,13 +82,17 @@ fn whole(netlink: &mut Netlink) -> io::Result<Option<Vec<Table>>> {
     note(netlink.dump(GET_SET, &unspecific, |_, body| tables.set(body))?);
     for (table, table_sets) in tables.all.iter_mut().zip(&tables.names) {
         for set in &mut table.sets {
-            let body = elements::request(table.family, &table.name, &set.name);
+            let body = request_within(table.family, &table.name, &set.name);
             let mut read = elements::Reader::new(set, table_sets);
             note(netlink.dump(GET_ELEMENTS, &body, |_, body| read.message(body))?);
             read.finish();
         }
     }
-    note(netlink.dump(GET_RULE, &unspecific, |_, body| tables.rule(body))?);
+    // Chain by chain: where a dump goes on, the kernel walks again past all that it has told (nf_tables_dump_rules),
+    // which for the rules of all chains at once takes the square of their number.
+    for request in tables.rule_requests() {
+        note(netlink.dump(GET_RULE, &request, |_, body| tables.rule(body))?);
+    }
     Ok(whole.then(|| tables.finish()))
 }
 
@@ -115,8 +121,13 @@ impl Tables {
             return;
         };
         let Some(name) = all.text(1) else { return };
-        let flags = all.be32(2).unwrap_or(0);
-        self.by_name.insert((family, name.into()), self.all.len());
+        self.add_table(family, name, all.be32(2).unwrap_or(0));
+    }
+
+    /// Its index.
+    fn add_table(&mut self, family: u8, name: &str, flags: u32) -> usize {
+        let index = self.all.len();
+        self.by_name.insert((family, name.into()), index);
         self.all.push(Table {
             family: table_family(family),
             name: name.into(),
@@ -135,6 +146,7 @@ impl Tables {
             chains: FxHashMap::default(),
             sets: FxHashMap::default(),
         });
+        index
     }
 
     fn index(&self, family: u8, name: &str) -> Option<usize> {
@@ -151,13 +163,17 @@ impl Tables {
         let Some(index) = self.index(family, table) else {
             return;
         };
+        self.add_chain(index, name, base_chain(all));
+    }
+
+    fn add_chain(&mut self, index: usize, name: &str, base: Option<BaseChain>) {
         let table = &mut self.all[index];
         let name: Arc<str> = name.into();
         let id = ChainId(u32::try_from(table.chains.len()).unwrap_or(u32::MAX));
         self.names[index].chains.insert(name.clone(), id);
         table.chains.push(Chain {
             name,
-            base: base_chain(all),
+            base,
             rules: Vec::new(),
         });
     }
@@ -208,6 +224,17 @@ impl Tables {
         self.all[index].chains[id.0 as usize].rules.push(rule);
     }
 
+    /// Bodies of the requests for the rules of each chain.
+    fn rule_requests(&self) -> Vec<Vec<u8>> {
+        let chains = self.all.iter().flat_map(|table| {
+            let chains = table.chains.iter();
+            chains.map(move |chain| (table, chain))
+        });
+        let requests =
+            chains.map(|(table, chain)| request_within(table.family, &table.name, &chain.name));
+        requests.collect()
+    }
+
     fn finish(mut self) -> Vec<Table> {
         for (table, names) in self.all.iter_mut().zip(self.names) {
             table.by_name = names.chains;
@@ -239,6 +266,15 @@ fn is_of_iptables(table: &Table) -> bool {
 /// A request's body for `family`.
 fn request(family: u8) -> Vec<u8> {
     vec![family, 0, 0, 0]
+}
+
+/// A request's body for what is in the set, or the chain, of that name.
+fn request_within(family: TableFamily, table: &str, name: &str) -> Vec<u8> {
+    let mut body = request(family_number(family));
+    // NFTA_SET_ELEM_LIST_TABLE and NFTA_SET_ELEM_LIST_SET, NFTA_RULE_TABLE and NFTA_RULE_CHAIN
+    push_text(&mut body, 1, table);
+    push_text(&mut body, 2, name);
+    body
 }
 
 /// Family and attributes of a message.

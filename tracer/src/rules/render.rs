@@ -2,6 +2,7 @@
 //! tables, `nft list` for others.
 
 mod iptables;
+mod ipvs;
 mod matches;
 mod names;
 mod nft;
@@ -15,6 +16,11 @@ const POLICY: &str = "policy drop";
 impl Ruleset {
     /// The text of a rule, without its chain; of a chain's policy, when it is that.
     pub fn text(&self, at: RuleAt) -> String {
+        match at.server(self) {
+            Some((_, Some(real))) => return real.to_string(),
+            Some((server, None)) => return server.settings(),
+            None => {}
+        }
         let Some((table, chain)) = self.place(at) else {
             return String::new();
         };
@@ -22,6 +28,16 @@ impl Ruleset {
             Some(rule) => table.text_of(chain, rule),
             None => POLICY.to_owned(),
         }
+    }
+
+    /// Where a rule stands, and its text: `ip filter FORWARD: -A FORWARD -j DROP`.
+    pub fn line(&self, at: RuleAt) -> String {
+        let place = match (at.server(self), self.place(at)) {
+            (Some((server, _)), _) => format!("ipvs {server}"),
+            (None, Some((table, chain))) => format!("{table} {}", chain.name),
+            (None, None) => return String::new(),
+        };
+        format!("{place}: {}", self.text(at))
     }
 
     /// Table and chain of a rule.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Backend, Base, Chain, ChainId, CompareOp, Element, Expression, Match, NatKind, Rule, Ruleset,
-    Table, Target, Value, Verdict, xt::NatTarget,
+    Asked, Backend, Base, Chain, ChainId, CompareOp, Element, Expression, Match, NatKind, Packet,
+    Rule, Ruleset, Table, Target, Value, Verdict, VirtualServer, xt::NatTarget,
 };
 use crate::model::{Via, cluster::PortProtocol};
 
@@ -53,13 +53,29 @@ impl Ruleset {
                     .chain("KUBE-SERVICES")
                     .is_some_and(|chain| !chain.rules.is_empty())
         };
-        if self.tables.iter().any(of_iptables) {
+        // In ipvs mode chains of its own stand beside those that both modes have.
+        let by_ipvs = |table: &&Table| {
+            table.chain("KUBE-NODE-PORT").is_some() || table.chain("KUBE-LOAD-BALANCER").is_some()
+        };
+        let of_services = |table: &Table| {
+            let mut chains = table.chains.iter();
+            table.chain("KUBE-NODEPORTS").is_some() || chains.any(|one| is_of_service(&one.name))
+        };
+        let iptables = self.tables.iter().filter(|table| of_iptables(table));
+        let ipvs = iptables.clone().any(|table| by_ipvs(&table));
+        let mut iptables = iptables.filter(|table| !by_ipvs(table) || of_services(table));
+        if iptables.next().is_some() {
             modes.push("iptables");
         }
         let of_nftables =
             |table: &Table| table.backend == Backend::Nftables && &*table.name == "kube-proxy";
         if self.tables.iter().any(of_nftables) {
             modes.push("nftables");
+        }
+        let balances =
+            !self.ipvs.servers.is_empty() && self.ipsets.named("KUBE-CLUSTER-IP").is_some();
+        if ipvs || balances {
+            modes.push("ipvs");
         }
         modes
     }
@@ -83,7 +99,45 @@ impl Ruleset {
                 _ => {}
             }
         }
+        services.extend(
+            self.ipvs
+                .servers
+                .iter()
+                .filter_map(|one| self.of_server(one)),
+        );
         services
+    }
+
+    /// What a virtual server is a Service for: no name tells, only the set that its address is in.
+    fn of_server(&self, server: &VirtualServer) -> Option<RuleService> {
+        let Asked::Address(protocol, at) = server.asked else {
+            return None;
+        };
+        let packet = Packet {
+            source: at,
+            destination: at,
+            protocol,
+        };
+        let is_in = |set: &str| {
+            let name = set_name(set, at.ip());
+            self.ipsets.has(&name, &packet, &[true, true]) == Some(true)
+        };
+        let via = match () {
+            () if is_in("LOAD-BALANCER") => Via::LoadBalancer,
+            () if is_in("EXTERNAL-IP") || is_in("EXTERNAL-IP-LOCAL") => Via::ExternalIp,
+            () if is_in("CLUSTER-IP") => Via::ClusterIp,
+            () if is_in("NODE-PORT-TCP") || is_in("NODE-PORT-UDP") => Via::NodePort,
+            () => Via::ClusterIp,
+        };
+        Some(RuleService {
+            name: None,
+            front: Front::Address(at.ip()),
+            via,
+            port: at.port(),
+            protocol,
+            backends: server.real.iter().map(|real| real.at).collect(),
+            backend: Backend::IptablesNft,
+        })
     }
 }
 
@@ -137,7 +191,7 @@ fn of_element(table: &Table, element: &Element) -> Option<RuleService> {
             .or_else(|| element.comment.as_deref().map(Into::into)),
         front,
         port: u16::from_be_bytes(*rest.get(4..)?.first_chunk()?),
-        protocol: protocol(*rest.first()?)?,
+        protocol: PortProtocol::of_number(*rest.first()?)?,
         backends: backends.into_iter().collect(),
         backend: table.backend,
     })
@@ -165,6 +219,20 @@ pub fn name_of_chain(chain: &str) -> Option<Arc<str>> {
         Some(port) => format!("{namespace}/{name}:{port}").into(),
         None => format!("{namespace}/{name}").into(),
     })
+}
+
+/// `shop/web` of its port `shop/web:http`.
+pub fn service_of_port(port: &str) -> &str {
+    port.split(':').next().unwrap_or(port)
+}
+
+/// What kube-proxy calls the set of addresses of `address`'s family that is for `what` (`NewIPSet`,
+/// pkg/proxy/ipvs/ipset.go).
+pub fn set_name(what: &str, address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(_) => format!("KUBE-{what}"),
+        IpAddr::V6(_) => format!("KUBE-6-{what}"),
+    }
 }
 
 /// The chains of iptables mode in which each rule is for one address or port of a Service.
@@ -268,7 +336,7 @@ impl Fits {
                         fits.port = with.first_chunk().map(|port| u16::from_be_bytes(*port));
                     }
                     (Some((Base::Link, 0)), _) => {
-                        fits.protocol = with.first().and_then(|number| protocol(*number));
+                        fits.protocol = with.first().and_then(|one| PortProtocol::of_number(*one));
                     }
                     _ => {}
                 },
@@ -287,19 +355,16 @@ impl Fits {
     }
 }
 
-fn protocol(number: u8) -> Option<PortProtocol> {
-    Some(match number {
-        6 => PortProtocol::Tcp,
-        17 => PortProtocol::Udp,
-        132 => PortProtocol::Sctp,
-        _ => return None,
-    })
-}
-
 /// Deeper than kube-proxy's chains lie in one another.
 const DEEPEST: usize = 6;
 
 /// Destinations that a chain and those behind it translate to.
+pub(super) fn destinations_of(table: &Table, chain: &Chain) -> BTreeSet<SocketAddr> {
+    let mut found = BTreeSet::new();
+    destinations(table, chain, 0, &mut found);
+    found
+}
+
 fn destinations(table: &Table, chain: &Chain, depth: usize, found: &mut BTreeSet<SocketAddr>) {
     if depth > DEEPEST {
         return;

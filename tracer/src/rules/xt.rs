@@ -1,7 +1,7 @@
 //! What iptables' matches and targets say, decoded. Both backends of iptables carry them as the
 //! same structures (include/uapi/linux/netfilter/xt_*.h).
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::RejectKind;
 
@@ -54,6 +54,23 @@ pub struct Conntrack {
     pub addresses: [Masked; 4],
     /// Ports in the same order.
     pub ports: [(u16, u16); 4],
+}
+
+/// What `-m ipvs` asks of the virtual server that balanced a packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IpvsMatch {
+    /// Its address.
+    pub address: Masked,
+    /// Its port.
+    pub port: u16,
+    /// Its protocol's number.
+    pub protocol: u8,
+    /// `IP_VS_CONN_F_FWD_MASK`: how it forwards.
+    pub method: u8,
+    /// `XT_IPVS_…`: what must not be so.
+    pub inverted: u8,
+    /// `XT_IPVS_…`: what is looked at.
+    pub flags: u8,
 }
 
 /// What `-m recent` does.
@@ -177,11 +194,15 @@ pub enum Match {
     Set {
         /// Its number.
         index: u16,
+        /// Its name; `None` when it was not read.
+        name: Option<Arc<str>>,
         /// For each field: whether it is the destination's.
         destination: Box<[bool]>,
         /// It must not be there.
         negated: bool,
     },
+    /// `-m ipvs`
+    Ipvs(IpvsMatch),
     /// `-m physdev`
     Physdev {
         /// The bridge's port it came from.

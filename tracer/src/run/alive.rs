@@ -80,15 +80,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_as_just_now() {
-        let file = std::env::temp_dir().join(format!("tracer-alive-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("alive");
         let alive = Alive::start(&file).unwrap();
         alive.tell();
         let within = Duration::from_secs(5);
-        let judged = super::alive(&AliveArgs {
-            file: file.clone(),
-            within,
-        });
-        fs::remove_file(file).unwrap();
+        let judged = super::alive(&AliveArgs { file, within });
         assert_eq!(judged.unwrap(), Exit::Done);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use tokio::time::{Instant, interval_at};
 
-use super::{End, Exit, names::Names, shown::format, tell};
+use super::{End, Exit, here::Here, names::Names, shown::format, tell};
 use crate::{
     cli::DropsArgs,
     kernel::{self, DropTables, Kernel, Status, clock},
@@ -18,7 +18,6 @@ use crate::{
         drops::{Carried, DropCount, DropGroup, DropNames, Drops, NamedDrops, is_netfilter, usual},
         index::Standing,
     },
-    node::Node,
     report::{self, DropsSummary, Format, Zone},
 };
 
@@ -56,7 +55,7 @@ struct Counting {
     kernel: Kernel,
     tables: DropTables,
     reasons: DropNames,
-    names: Names<Node>,
+    names: Names<Here>,
     netns: Vec<String>,
     format: Format,
     out: BufWriter<io::Stdout>,

@@ -26,8 +26,7 @@ impl Hearing {
         });
         match lost {
             Some((since, why, listed)) if !self.lost => {
-                let silent = u64::try_from(now.0 - since.0).unwrap_or_default();
-                if Duration::from_nanos(silent) < SOON {
+                if now - since < SOON {
                     return None;
                 }
                 self.lost = true;

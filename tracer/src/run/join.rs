@@ -113,9 +113,7 @@ impl Player {
 
     fn rows(&mut self, rows: &mut Vec<(Row, Named)>) {
         for row in self.feed.rows.drain(..) {
-            let knows = self.names.local.name(&row);
-            let mut named = self.names.join(&row, knows);
-            named.sites = self.names.sites(&row);
+            let named = self.names.of(&row);
             rows.push((row, named));
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc::Receiver;
 
-use super::{hearing::Hearing, offline::Offline, sites::Sites, tell};
+use super::{hearing::Hearing, here::Here, lag::Lags, offline::Offline, sites::Sites, tell};
 use crate::{
     cli::NameArgs,
     cluster::{self, Cluster},
@@ -25,11 +25,11 @@ use crate::{
         conntrack::ConntrackTotals,
         drops::EndName,
         index::Standing,
+        lag::LagTotals,
         trace::{Api, ServiceSpread},
         uniform::uniform,
         verdict::Verdict,
     },
-    node::Node,
     record::{self, Recorder, SessionApi},
     verify::{Past, Translation, alike, verdict},
 };
@@ -54,18 +54,6 @@ pub(super) trait Local {
     fn conntrack_totals(&mut self) -> Vec<ConntrackTotals>;
 }
 
-impl Local for Node {
-    fn name(&mut self, row: &Row) -> Named {
-        Self::name(self, row)
-    }
-    fn site(&mut self, netns: NetnsInode, ifindex: Ifindex) -> Site {
-        Self::site(self, netns, ifindex)
-    }
-    fn conntrack_totals(&mut self) -> Vec<ConntrackTotals> {
-        Self::conntrack_totals(self)
-    }
-}
-
 impl Local for record::Names {
     fn name(&mut self, row: &Row) -> Named {
         Self::name(self, row)
@@ -86,6 +74,8 @@ pub(super) struct Names<L> {
     cluster: Option<Cluster>,
     hearing: Hearing,
     offline: Option<Offline>,
+    /// How far kube-proxy is behind, where that is looked at.
+    lags: Option<Lags>,
     /// Rules are read where no API server is heard.
     pub(super) reads_rules: bool,
     /// The API server that is asked, or was.
@@ -99,7 +89,7 @@ pub(super) struct Names<L> {
     notice: Option<String>,
 }
 
-impl Names<Node> {
+impl Names<Here> {
     /// Begins to ask the API server, and waits for nothing.
     pub(super) fn start(args: &NameArgs) -> Result<Self> {
         let (cluster, notice) = if args.no_api {
@@ -111,11 +101,16 @@ impl Names<Node> {
             server: cluster.server.as_deref().map(str::to_owned),
         });
         let offline = (!args.alone).then(|| Offline::start(args)).transpose()?;
-        let mut names = Self::new(Node::default(), asked, offline.is_some());
+        let mut names = Self::new(Here::default(), asked, offline.is_some());
         names.cluster = cluster;
         names.offline = offline;
         names.notice = notice;
         Ok(names)
+    }
+
+    /// Begins to look how far kube-proxy is behind, where the API server is asked.
+    pub(super) fn follow_rules(&mut self) {
+        self.lags = self.cluster.as_ref().and_then(|_| Lags::start());
     }
 
     /// Tells why no API server is asked, where that was not wished for.
@@ -158,7 +153,10 @@ impl Names<Node> {
             if let Some(recorder) = &mut recorder {
                 recorder.change(&change);
             }
-            self.index.apply(change);
+            match &mut self.lags {
+                Some(lags) => lags.apply(change, &mut self.index),
+                None => self.index.apply(change),
+            }
         }
     }
 }
@@ -174,6 +172,7 @@ impl<L: Local> Names<L> {
             cluster: None,
             hearing: Hearing::default(),
             offline: None,
+            lags: None,
             reads_rules,
             settled: asked.is_none() && !reads_rules,
             asked,
@@ -202,6 +201,9 @@ impl<L: Local> Names<L> {
                 tell(&news);
             }
         }
+        if let Some(lags) = &mut self.lags {
+            lags.tick(wall);
+        }
         if let Some(offline) = &mut self.offline {
             offline.tick(ktime, wall, self.asked.is_some(), &self.index);
         }
@@ -212,6 +214,18 @@ impl<L: Local> Names<L> {
         if let Some(offline) = self.offline.take() {
             offline.finish(self.now, &self.index);
         }
+    }
+
+    /// A row tells of a packet to an endpoint.
+    pub(super) fn packet(&mut self, row: &Row) {
+        if let (Some(lags), Some(backend)) = (&mut self.lags, row.backend()) {
+            lags.packet(row.wall(), backend);
+        }
+    }
+
+    /// How far kube-proxy was behind; `None` where nobody looked.
+    pub(super) fn lag(&mut self) -> Option<LagTotals> {
+        self.lags.take().map(Lags::finish)
     }
 
     /// Whether rows can be named as well as they ever will; becomes so once, and soon.
@@ -225,6 +239,14 @@ impl<L: Local> Names<L> {
             self.settled = waited >= PATIENCE || !(awaited || rules);
         }
         self.settled
+    }
+
+    /// All names that a row needs.
+    pub(super) fn of(&mut self, row: &Row) -> Named {
+        let knows = self.local.name(row);
+        let mut named = self.join(row, knows);
+        named.sites = self.sites(row);
+        named
     }
 
     /// The names of all places that a row tells of.
@@ -352,6 +374,19 @@ impl<L: Local> Names<L> {
         let ready =
             services.filter_map(|(key, port)| Some((*key, self.index.ready(port, key.1.ip())?)));
         ready.collect()
+    }
+
+    /// Whether `backend` of what was asked at `asked` is an endpoint no more, or about to be none, by what the API
+    /// server said last.
+    pub(super) fn has_left(&self, trace: &Trace, asked: SocketAddr, backend: SocketAddr) -> bool {
+        let mut protocols = [Protocol::Udp, Protocol::Tcp].into_iter();
+        let port = protocols.find_map(|protocol| trace.services.get(&(protocol, asked)));
+        let Some(port) = port.filter(|_| self.index.has_listed(Kind::Slices)) else {
+            return false;
+        };
+        let slices = self.index.slices_of(&port.service);
+        let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        !endpoints.any(|one| !one.terminating && one.addresses.contains(&backend.ip()))
     }
 
     /// How the API server was heard, for the summary; `None` where it was not asked.

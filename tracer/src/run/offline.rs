@@ -9,7 +9,7 @@ use std::{
         mpsc::{self as std_mpsc, Receiver, Sender},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -182,7 +182,10 @@ fn read_rules(asked: &Receiver<()>, kept: &Receiver<()>, told: &mpsc::Sender<Clu
         let _ = kept.recv_timeout(KEPT_FIRST);
         let what = Change::Rules(Arc::new(names));
         if told
-            .blocking_send(ClusterChange { at: now(), what })
+            .blocking_send(ClusterChange {
+                at: SystemTime::now().into(),
+                what,
+            })
             .is_err()
         {
             return;
@@ -224,10 +227,4 @@ fn claim(service: &RuleService) -> Option<RuleClaim> {
         port: service.port,
         name: Arc::new(name),
     })
-}
-
-fn now() -> WallNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_nanos();
-    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
 }

@@ -4,17 +4,16 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::{names::Names, tell};
+use super::{here::Here, names::Names, tell};
 use crate::{
     cli::TraceArgs,
     kernel::{Kernel, Status, clock},
     model::{Event, WallNs},
-    node::Node,
     record::{Asked, Keep, Recorder, Session, SessionProbe},
 };
 
 /// What recording and replay need to know of a trace.
-pub(super) fn session(args: &TraceArgs, kernel: &Kernel, names: &Names<Node>) -> Session {
+pub(super) fn session(args: &TraceArgs, kernel: &Kernel, names: &Names<Here>) -> Session {
     let system = rustix::system::uname();
     let word = |word: &std::ffi::CStr| word.to_string_lossy().into_owned();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

@@ -49,38 +49,36 @@ pub fn diagnose(args: &DiagnoseArgs) -> Result<Exit> {
 /// All rows, how long their recordings are together, and whether anything could not be read, which is told.
 fn replayed(args: &ReplayArgs, wanted: Wanted) -> Result<(Shown<record::Names>, Duration, bool)> {
     let recording = Recording::open(&args.dirs)?;
-    let mut warned = !recording.warnings.is_empty();
-    for warning in &recording.warnings {
-        tell(&format!("warning: {warning}"));
-    }
+    let mut warnings = recording.warnings;
     let mut redactor = redactor(&args.redact)?;
     let names = Names::new(record::Names::default(), None, false);
     let mut shown = Shown::new(wanted, names);
     let length = if join::nodes(&recording.sessions).len() > 1 {
-        let mut warnings = Vec::new();
         let (dirs, sessions) = (&args.dirs, recording.sessions);
-        let length = join::replay(dirs, sessions, &mut redactor, &mut warnings, &mut shown)?;
-        warned |= !warnings.is_empty();
-        for warning in warnings {
-            tell(&format!("warning: {warning}"));
-        }
-        length
+        join::replay(dirs, sessions, &mut redactor, &mut warnings, &mut shown)?
     } else {
         one_by_one(
             recording.sessions,
             redactor.as_mut(),
-            &mut warned,
+            &mut warnings,
             &mut shown,
         )?
     };
-    Ok((shown, length, warned))
+    for warning in &warnings {
+        tell(&format!("warning: {warning}"));
+    }
+    let unread = warnings
+        .iter()
+        .map(|warning| format!("what could not be read: {warning}"));
+    shown.unseen(&unread.collect::<Vec<_>>());
+    Ok((shown, length, !warnings.is_empty()))
 }
 
 /// Replays sessions of one node, one after the other; how long they are together.
 fn one_by_one(
     sessions: Vec<Stream>,
     mut redactor: Option<&mut Redactor>,
-    warned: &mut bool,
+    warnings: &mut Vec<String>,
     shown: &mut Shown<record::Names>,
 ) -> Result<Duration> {
     let mut length = Duration::ZERO;
@@ -89,10 +87,7 @@ fn one_by_one(
     for mut stream in sessions {
         let redactor = redactor.as_deref_mut();
         length += replay(&mut stream, redactor, &mut progress, shown)?;
-        for warning in &stream.warnings {
-            *warned = true;
-            tell(&format!("warning: {warning}"));
-        }
+        warnings.append(&mut stream.warnings);
     }
     drop(progress);
     Ok(length)

@@ -11,14 +11,14 @@ use anyhow::Result;
 use super::{
     Exit, ending,
     filter::Filter,
+    here::Here,
     names::{Local, Names},
     tell,
 };
 use crate::{
     cli::{DiagnoseArgs, Output, ReplayArgs, ReportArgs, ToldArgs, TraceArgs, TraceOutput},
     diagnose::Diagnoses,
-    model::{Named, Row, Trace},
-    node::Node,
+    model::{Finding, Named, Row, Trace},
     record::{Asked, Recorder},
     report::{self, Format, Whole, Zone},
 };
@@ -72,6 +72,25 @@ impl Wanted {
         }
     }
 
+    fn wants(&self, row: &Row, named: &Named) -> bool {
+        let kind = match row {
+            Row::Dns(_) => self.dns,
+            Row::Connection(_) => self.connections,
+        };
+        kind && self.is_from(row, named) && self.filter.wants(row, named)
+    }
+
+    /// Whether it is of one of the namespaces that were asked for, by name or inode.
+    fn is_from(&self, row: &Row, named: &Named) -> bool {
+        if self.netns.is_empty() {
+            return true;
+        }
+        let inode = row.client().netns.map(|inode| inode.0.to_string());
+        let mut wanted = self.netns.iter();
+        wanted
+            .any(|wanted| named.netns.as_deref() == Some(wanted) || inode.as_ref() == Some(wanted))
+    }
+
     fn none_shown(args: &ReplayArgs) -> Self {
         Self {
             dns: true,
@@ -95,7 +114,7 @@ pub(super) struct Shown<L> {
     out: BufWriter<io::Stdout>,
 }
 
-impl Shown<Node> {
+impl Shown<Here> {
     /// A namespace may yet come, so its name may be right; more likely it is not.
     pub(super) fn warn_of_unknown_netns(&mut self) {
         for name in &self.wanted.netns {
@@ -159,26 +178,37 @@ impl<L: Local> Shown<L> {
         rows: &mut Vec<Row>,
         mut recorder: Option<&mut Recorder>,
     ) -> io::Result<()> {
+        let Self {
+            wanted,
+            names,
+            trace,
+            diagnoses,
+            out,
+            ..
+        } = self;
+        let mut trace = trace.adding();
         for row in &*rows {
-            let knows = self.names.local.name(row);
+            names.packet(row);
+            let knows = names.local.name(row);
             if let Some(recorder) = &mut recorder {
                 // Whoever reads it may want other rows.
-                let sites = self.names.sites(row);
+                let sites = names.sites(row);
                 recorder.names(row, &knows, &sites);
             }
-            let mut named = self.names.join(row, knows);
-            if self.wants(row, &named) {
-                named.sites = self.names.sites(row);
-                self.trace.add(row, &named);
-                self.diagnoses.add(row, &named);
-                if self.wanted.each {
-                    report::row(self.wanted.format, row, &named, &mut self.out)?;
+            let mut named = names.join(row, knows);
+            if wanted.wants(row, &named) {
+                named.sites = names.sites(row);
+                trace.add(row, &named);
+                diagnoses.add(row, &named);
+                if wanted.each {
+                    report::row(wanted.format, row, &named, out)?;
                 }
             }
             if let Some(recorder) = &mut recorder {
                 recorder.row(row, &named);
             }
         }
+        drop(trace);
         rows.clear();
         self.out.flush()
     }
@@ -186,7 +216,7 @@ impl<L: Local> Shown<L> {
     /// Shows a row that has its names, of a recording of which `asked` was asked.
     pub(super) fn row(&mut self, asked: &Asked, row: &Row, named: &Named) -> io::Result<()> {
         self.of(asked);
-        if self.wants(row, named) {
+        if self.wanted.wants(row, named) {
             self.trace.add(row, named);
             self.diagnoses.add(row, named);
             if self.wanted.each {
@@ -203,31 +233,13 @@ impl<L: Local> Shown<L> {
         if let Some(api) = self.names.api() {
             self.trace.api = Some(api);
         }
-    }
-
-    fn wants(&self, row: &Row, named: &Named) -> bool {
-        let Wanted {
-            dns,
-            connections,
-            netns,
-            filter,
-            ..
-        } = &self.wanted;
-        let kind = match row {
-            Row::Dns(_) => *dns,
-            Row::Connection(_) => *connections,
-        };
-        let inode = row.client().netns.map(|inode| inode.0.to_string());
-        let from = |wanted: &String| {
-            named.netns.as_deref() == Some(wanted) || inode.as_ref() == Some(wanted)
-        };
-        kind && (netns.is_empty() || netns.iter().any(from)) && filter.wants(row, named)
+        self.trace.lag = self.names.lag();
     }
 
     pub(super) fn summary(mut self, length: Duration) -> Result<Exit> {
         self.trace.ready = self.names.ready(&self.trace);
         self.trace.spreads = self.names.spreads(&self.trace);
-        let findings = self.diagnoses.findings(&self.trace.breakdown);
+        let findings = self.found();
         let whole = Whole {
             trace: &self.trace,
             seconds: length.as_secs_f64(),
@@ -248,9 +260,15 @@ impl<L: Local> Shown<L> {
         })
     }
 
+    fn found(&self) -> Vec<Finding> {
+        let Self { trace, names, .. } = self;
+        let left = |asked, backend| names.has_left(trace, asked, backend);
+        self.diagnoses.findings(&trace.breakdown, &left)
+    }
+
     /// What was found wrong, and nothing else.
     pub(super) fn findings(mut self) -> Result<Exit> {
-        let findings = self.diagnoses.findings(&self.trace.breakdown);
+        let findings = self.found();
         ending::findings(self.wanted.format, &findings, &mut self.out)?;
         self.out.flush()?;
         Ok(if !findings.is_empty() {

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::model::{
         KtimeNs,
-        journey::{Journey, Leg, Passed, Side, Stage, Step},
+        journey::{Flows, Journey, Leg, Passed, Side, Stage, Step, Unseen},
         trace::tests::answered,
     };
 
@@ -97,8 +97,8 @@ mod tests {
             dns.journey = Some(Box::new(Journey {
                 start: point(first),
                 stages: rest.iter().map(passed).collect(),
-                unseen: Vec::new(),
-                flows: Vec::new(),
+                unseen: Unseen::new(),
+                flows: Flows::new(),
                 lost: None,
                 left_out: 0,
             }));

@@ -2,28 +2,35 @@
 //! print.
 
 use std::{
+    collections::{HashMap, HashSet},
     io::{self, BufWriter, IsTerminal as _, Write as _},
+    path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{End, Exit};
+use super::{
+    End, Exit,
+    lag::{Lags, service_of},
+    tell,
+};
 use crate::{
     cli::{Output, VerifyArgs},
     cluster::{self, Cluster},
     model::{
-        Finding, Index, Snapshot, WallNs,
-        change::Kind,
-        cluster::{Node, PortProtocol},
+        ClusterChange, Finding, Index, Snapshot, WallNs,
+        change::{Kind, Object},
+        cluster::{Node, ObjectName, PortProtocol},
         index::Standing,
-        verified::Verified,
+        verified::{Objects as By, Verified},
     },
+    record,
     report::{self, Format},
-    rules::{Flow, Host, Ruleset},
-    verify::{Ask, AskError, Client, judge, stale, walk},
+    rules::{Flow, Host, Ruleset, unanswered},
+    verify::{Ask, AskError, Besides, Client, judge_alone, judge_with, walk},
 };
 
 /// Longest wait for the API server to say all it has.
@@ -31,6 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// kube-proxy writes a change within a second or so; what differs for longer is a finding.
 const LAG: Duration = Duration::from_millis(1500);
+
+/// Of Services whose objects changed within this time nothing is said: while they change again and again, rules
+/// and objects are never of one moment.
+const CHANGING: Duration = Duration::from_secs(3);
 
 /// Between two looks with `--watch`: at least this, and so many times what a look takes.
 const EACH: Duration = Duration::from_secs(2);
@@ -107,22 +118,81 @@ fn client(from: &str) -> Result<Client, AskError> {
 async fn all(args: &VerifyArgs) -> Result<Verified> {
     if !args.objects.is_empty() {
         let snapshot = cluster::read_files(&args.objects)?;
-        return look(args, &snapshot);
+        let mut verified = look(args, &snapshot, HashSet::new)?;
+        verified.objects = By::Files;
+        return Ok(verified);
     }
+    match heard(args).await {
+        Ok(mut objects) => settled(args, &mut objects).await,
+        Err(why) => unheard(args, &why),
+    }
+}
+
+/// All that the API server has.
+async fn heard(args: &VerifyArgs) -> Result<Objects> {
     let mut objects = Objects::connect(args)?;
     objects.settle().await?;
-    settled(args, &mut objects).await
+    Ok(objects)
+}
+
+/// Judges by what the API server said before, or by the rules alone.
+fn unheard(args: &VerifyArgs, why: &anyhow::Error) -> Result<Verified> {
+    let file = &args.names_file;
+    let shown = file.display();
+    let kept = kept(file).with_context(|| format!("use what was kept in {shown}"));
+    match kept {
+        Ok(Some(snapshot)) => {
+            let age = WallNs::from(SystemTime::now()) - snapshot.taken;
+            tell(&format!(
+                "{why:#}: judged by what it said before, as kept in {shown}"
+            ));
+            let mut verified = look(args, &snapshot, HashSet::new)?;
+            verified.objects = By::Kept(age);
+            return Ok(verified);
+        }
+        Ok(None) => tell(&format!(
+            "{why:#}, and nothing that it said is kept in {shown}: judged by the rules alone"
+        )),
+        Err(error) => tell(&format!("{why:#}; {error:#}: judged by the rules alone")),
+    }
+    let (ruleset, host) = (Ruleset::read()?, Host::read()?);
+    Ok(judge_alone(&ruleset, &host, &unanswered()?))
+}
+
+/// What was kept of the objects; `None` where nothing was.
+fn kept(file: &Path) -> Result<Option<Snapshot>> {
+    let mut snapshot = Snapshot::default();
+    record::read_kept(file, |at, object| {
+        snapshot.taken = at;
+        match object {
+            Object::Pod(pod) => snapshot.pods.push(pod),
+            Object::Service(service) => snapshot.services.push(service),
+            Object::Slice(slice) => snapshot.slices.push(slice),
+            Object::Node(node) => snapshot.nodes.push(node),
+        }
+    })?;
+    Ok((!snapshot.services.is_empty()).then_some(snapshot))
+}
+
+/// The same for doctor, of this node by the API server that is found.
+///
+/// # Errors
+/// As [`verify`].
+pub(super) async fn summary() -> Result<Verified> {
+    let args = VerifyArgs::default();
+    let mut objects = heard(&args).await?;
+    settled(&args, &mut objects).await
 }
 
 /// What is found twice in a row.
 async fn settled(args: &VerifyArgs, objects: &mut Objects) -> Result<Verified> {
-    let mut verified = look(args, &objects.snapshot())?;
+    let mut verified = objects.look(args)?;
     for _ in 1..LOOKS {
         if verified.findings.is_empty() {
             break;
         }
         objects.follow(LAG).await;
-        let mut again = look(args, &objects.snapshot())?;
+        let mut again = objects.look(args)?;
         let new = again.findings.len();
         let before = std::mem::take(&mut verified.findings);
         again.findings.retain(|finding| {
@@ -138,15 +208,20 @@ async fn settled(args: &VerifyArgs, objects: &mut Objects) -> Result<Verified> {
     Ok(verified)
 }
 
-fn look(args: &VerifyArgs, snapshot: &Snapshot) -> Result<Verified> {
+/// Judges by `snapshot`; `changing` tells, once the rules are read, which Services' objects have just changed.
+fn look(
+    args: &VerifyArgs,
+    snapshot: &Snapshot,
+    changing: impl FnOnce() -> HashSet<ObjectName>,
+) -> Result<Verified> {
     let ruleset = Ruleset::read()?;
     let host = Host::read()?;
     let node = this_node(args, snapshot, &host)?;
-    let mut verified = judge(&ruleset, &host, snapshot, &node);
-    let flows = Flow::read()?;
-    let stale = stale(&flows, &ruleset, &host, snapshot, &node);
-    verified.findings.extend(stale);
-    Ok(verified)
+    let besides = Besides {
+        flows: &Flow::read()?,
+        changing: &changing(),
+    };
+    Ok(judge_with(&ruleset, &host, snapshot, &node, besides))
 }
 
 /// The Node that is told, or that has one of this host's addresses.
@@ -175,11 +250,13 @@ async fn watch(args: &VerifyArgs, format: Format) -> Result<Exit> {
     let mut end = End::new()?;
     let mut objects = Objects::connect(args)?;
     objects.settle().await?;
+    objects.lags = Lags::start();
     let mut told: Vec<Finding> = Vec::new();
     let mut first = true;
+    let mut looks = 0;
     loop {
         let began = Instant::now();
-        let verified = tokio::select! {
+        let mut verified = tokio::select! {
             verified = settled(args, &mut objects) => verified?,
             () = end.reached() => break,
         };
@@ -196,18 +273,29 @@ async fn watch(args: &VerifyArgs, format: Format) -> Result<Exit> {
             for finding in verified.findings.iter().filter(|one| !is_in(&told, one)) {
                 report::found(format, finding, &mut out)?;
             }
-            for finding in told.iter().filter(|one| !is_in(&verified.findings, one)) {
+            let (unsure, gone) = told
+                .iter()
+                .filter(|one| !is_in(&verified.findings, one))
+                .partition::<Vec<_>, _>(|one| objects.may_change(one));
+            for finding in gone {
                 report::mended(format, finding, &mut out)?;
             }
+            let unsure = unsure.into_iter().cloned().collect::<Vec<_>>();
+            verified.findings.extend(unsure);
         }
         out.flush().context("write")?;
         first = false;
+        looks += 1;
         told = verified.findings;
         tokio::select! {
             () = objects.follow(pause) => {}
             () = end.reached() => break,
         }
     }
+    let lag = objects.lags.take().map(Lags::finish);
+    let mut out = BufWriter::new(io::stdout());
+    report::watched(format, looks, told.len(), lag.as_ref(), &mut out)?;
+    out.flush().context("write")?;
     Ok(if told.is_empty() {
         Exit::Done
     } else {
@@ -219,6 +307,10 @@ async fn watch(args: &VerifyArgs, format: Format) -> Result<Exit> {
 struct Objects {
     cluster: Cluster,
     index: Index,
+    /// When a Service's objects changed last, since all were there.
+    changed: HashMap<ObjectName, Instant>,
+    /// Where changes are watched.
+    lags: Option<Lags>,
 }
 
 impl Objects {
@@ -234,6 +326,8 @@ impl Objects {
         Ok(Self {
             cluster,
             index: Index::default(),
+            changed: HashMap::new(),
+            lags: None,
         })
     }
 
@@ -271,20 +365,55 @@ impl Objects {
 
     /// Takes what changes meanwhile.
     async fn follow(&mut self, time: Duration) {
-        sleep(time).await;
-        while let Ok(change) = self.cluster.changes.try_recv() {
-            self.index.apply(change);
+        let end = Instant::now() + time;
+        while let Ok(change) = timeout_at(end, self.cluster.changes.recv()).await {
+            match change {
+                Some(change) => self.apply(change),
+                None => sleep_until(end).await,
+            }
+        }
+        self.take();
+    }
+
+    fn apply(&mut self, change: ClusterChange) {
+        if let Some(service) = service_of(&change.what) {
+            self.changed.insert(service, Instant::now());
+        }
+        match &mut self.lags {
+            Some(lags) => lags.apply(change, &mut self.index),
+            None => self.index.apply(change),
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        self.index.snapshot(wall_now())
+    fn take(&mut self) {
+        let now = Instant::now();
+        while let Ok(change) = self.cluster.changes.try_recv() {
+            self.apply(change);
+        }
+        if let Some(lags) = &mut self.lags {
+            lags.tick(SystemTime::now().into());
+        }
+        self.changed.retain(|_, at| now - *at < CHANGING);
     }
-}
 
-/// Now by the wall clock.
-fn wall_now() -> WallNs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let since = since.unwrap_or_default().as_nanos();
-    WallNs(i64::try_from(since).unwrap_or(i64::MAX))
+    /// Judges by what is known now.
+    fn look(&mut self, args: &VerifyArgs) -> Result<Verified> {
+        let snapshot = self.index.snapshot(SystemTime::now().into());
+        look(args, &snapshot, || {
+            // What was said while the rules were read is younger than they may be, or older.
+            self.take();
+            self.changed.keys().cloned().collect()
+        })
+    }
+
+    /// Whether a finding may be missing because objects of what it is about have just changed.
+    fn may_change(&self, finding: &Finding) -> bool {
+        // What many Services have in common does not name them all.
+        let of_many = finding.object.ends_with("Service ports") && !self.changed.is_empty();
+        let of_one = |name: &ObjectName| {
+            let rest = finding.object.strip_prefix(&format!("Service {name}"));
+            rest.is_some_and(|rest| rest.starts_with([',', ':']) || rest.is_empty())
+        };
+        of_many || self.changed.keys().any(of_one)
+    }
 }

@@ -4,12 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     model::cluster::PortProtocol,
-    rules::{Front, Host, Origin, Packet, RuleService},
+    rules::{CLIENT_PORT, Front, Host, Origin, Packet, RuleService},
 };
-
-/// A client's port where none is asked for: of the range that kernels take by themselves
-/// (ip_local_port_range).
-const CLIENT_PORT: u16 = 50_000;
 
 /// A question about one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,22 +105,10 @@ impl Ask {
                 destination,
                 protocol,
             },
-            origin: origin_of(source, host),
+            origin: host.origin_of(source),
             service,
             client,
         })
-    }
-}
-
-/// Where packets from `source` come in: by the device that leads back to it.
-pub fn origin_of(source: IpAddr, host: &Host) -> Origin {
-    if host.is_local(source) {
-        return Origin::Host;
-    }
-    let route = host.route_to(source);
-    match route.and_then(|route| route.device.clone()) {
-        Some(device) => Origin::Device(device),
-        None => Origin::Device("".into()),
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{ask::origin_of, plan::family_of};
+use super::plan::family_of;
 use crate::{
-    model::{Snapshot, cluster::Node},
-    rules::{Family, Host, Origin, RouteKind, contains},
+    model::{Snapshot, cluster::Node, prefix::contains},
+    rules::{Family, Host, Origin, RouteKind},
 };
 
 /// What kind of source a packet comes from.
@@ -32,7 +32,7 @@ impl Asker {
         Self {
             kind,
             address: Some(address),
-            origin: origin_of(address, host),
+            origin: host.origin_of(address),
         }
     }
 

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::expect::{Expect, Masquerade};
-use crate::rules::{Branch, Ending, RuleAt, SourceChange, Spread};
+use crate::rules::{Branch, Ending, Packet, Reply, RuleAt, SourceChange, Spread};
 
 /// Shares that differ by less, of what each is to get, are the same: kube-proxy writes
 /// probabilities with ten digits, and the kernel keeps 31 bits.
-const EVEN: f64 = 0.01;
+pub(super) const EVEN: f64 = 0.01;
 
 /// How what is found differs from what is expected.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,10 @@ pub(super) enum Difference {
     RefusedNotDropped,
     /// These get packets, although nobody is to.
     Undue(Vec<SocketAddr>),
+    /// Replies of these are lost on their way back.
+    ReplyDropped(Vec<SocketAddr>),
+    /// Replies of these come from another address than was asked, or to another than the client's.
+    ReplyUntranslated(Vec<SocketAddr>),
     /// A rule that is not understood decides.
     Unknown,
 }
@@ -64,8 +68,8 @@ pub(super) struct Differing {
 
 /// What became of a packet, as far as it is compared.
 struct Seen<'a> {
-    /// Destinations after translation, and their shares.
-    reached: Vec<(SocketAddr, f64)>,
+    /// Destinations after translation, and their shares at least and at most.
+    reached: Vec<(SocketAddr, f64, f64)>,
     /// Branches whose address nothing translates and that go on.
     untouched: bool,
     /// Branches whose address nothing translates, and that is this host's own, where nobody listens at
@@ -89,9 +93,12 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
         let to = branch.outcome.destination;
         match branch.outcome.ending {
             Ending::Delivered | Ending::Sent(_) | Ending::Queued if to != asked => {
-                match seen.reached.iter_mut().find(|(at, _)| *at == to) {
-                    Some((_, share)) => *share += branch.high,
-                    None => seen.reached.push((to, branch.high)),
+                match seen.reached.iter_mut().find(|(at, ..)| *at == to) {
+                    Some((_, low, high)) => {
+                        *low += branch.low;
+                        *high += branch.high;
+                    }
+                    None => seen.reached.push((to, branch.low, branch.high)),
                 }
             }
             Ending::Delivered => seen.own = true,
@@ -103,7 +110,7 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
             }
         }
     }
-    seen.reached.sort_by_key(|(at, _)| *at);
+    seen.reached.sort_by_key(|(at, ..)| *at);
     seen
 }
 
@@ -120,7 +127,7 @@ pub(super) fn compare(
         return one(Difference::Unknown, Some(*by));
     }
     let seen = seen(spread, asked);
-    let addresses = || seen.reached.iter().map(|(at, _)| *at).collect::<Vec<_>>();
+    let addresses = || seen.reached.iter().map(|(at, ..)| *at).collect::<Vec<_>>();
     let refused = seen.rejected.is_some() || seen.unroutable.is_some();
     match expect {
         Expect::Backends(wanted, masquerade) => {
@@ -173,13 +180,13 @@ fn of_backends(wanted: &[SocketAddr], seen: &Seen<'_>) -> Vec<Differing> {
     }
     let missing: Vec<_> = wanted
         .iter()
-        .filter(|at| !seen.reached.iter().any(|(to, _)| to == *at))
+        .filter(|at| !seen.reached.iter().any(|(to, ..)| to == *at))
         .copied()
         .collect();
     let extra: Vec<_> = seen
         .reached
         .iter()
-        .map(|(at, _)| *at)
+        .map(|(at, ..)| *at)
         .filter(|at| !wanted.contains(at))
         .collect();
     match (missing.is_empty(), extra.is_empty()) {
@@ -190,13 +197,13 @@ fn of_backends(wanted: &[SocketAddr], seen: &Seen<'_>) -> Vec<Differing> {
     }
     #[expect(clippy::cast_precision_loss, reason = "there are few")]
     let even = 1.0 / wanted.len() as f64;
+    // The share that is nearest to even, of those that it may be.
+    let shares = seen.reached.iter();
+    let shares = shares.map(|(at, low, high)| (*at, even.max(*low).min(*high)));
     let apart = |share: f64| (share - even).abs() / even;
-    let worst = seen.reached.iter();
-    let worst = worst.max_by(|a, b| apart(a.1).total_cmp(&apart(b.1)));
+    let worst = shares.max_by(|a, b| apart(a.1).total_cmp(&apart(b.1)));
     match worst {
-        Some((at, share)) if apart(*share) > EVEN => {
-            one(Difference::Uneven(*at, *share, even), None)
-        }
+        Some((at, share)) if apart(share) > EVEN => one(Difference::Uneven(at, share, even), None),
         _ => Vec::new(),
     }
 }
@@ -250,4 +257,22 @@ fn of_affinity(spread: &Spread, asked: SocketAddr, wanted: Option<Duration>) -> 
         what: Difference::Affinity(other.outcome.affinity),
         by: None,
     })
+}
+
+/// Whether the reply to a client's first packet `first` is lost, or is none to the client; `None` when all is well.
+pub(super) fn of_reply(first: Packet, reply: &Reply) -> Option<Differing> {
+    if let Some(by) = reply.spread.unknown.first() {
+        return Some(Differing {
+            what: Difference::Unknown,
+            by: Some(*by),
+        });
+    }
+    let mut branches = reply.spread.branches.iter();
+    let wrong = branches.find(|branch| !reply.is_right(first, branch))?;
+    let from = vec![reply.packet.source];
+    let what = match wrong.outcome.ending {
+        Ending::Delivered | Ending::Sent(_) => Difference::ReplyUntranslated(from),
+        _ => Difference::ReplyDropped(from),
+    };
+    Some(Differing { what, by: wrong.by })
 }

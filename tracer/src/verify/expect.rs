@@ -1,14 +1,14 @@
 //! What is to become of a packet to a Service port, by who sends it to which of its addresses.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     askers::{Asker, AskerKind},
     plan::{FrontKind, FrontPlan, PortPlan},
 };
 use crate::{
-    model::cluster::TrafficPolicy,
-    rules::{Host, contains},
+    model::{cluster::TrafficPolicy, prefix::contains},
+    rules::Host,
 };
 
 /// Whether the client's address is to be replaced by the node's.
@@ -45,6 +45,11 @@ pub(super) struct Habits {
     /// It lets pods pass the external traffic policy Local, which it can where it knows their
     /// addresses. `None` when no Service shows it.
     pub(super) pods_pass: Option<bool>,
+    /// It serves by IPVS: a virtual server has the same real servers for all who ask, and where the
+    /// policy Local finds none here, those that are elsewhere.
+    pub(super) ipvs: bool,
+    /// This node's address; `None` when it has none of the family.
+    pub(super) node: Option<IpAddr>,
 }
 
 /// `None` where it is not laid down.
@@ -66,14 +71,17 @@ fn of_cluster_ip<'a>(plan: &'a PortPlan<'_>, asker: &Asker, habits: Habits) -> E
     if !plan.choice.any {
         return Expect::Refused;
     }
-    let backends = plan.for_policy(plan.service.internal_policy);
-    if backends.is_empty() {
-        return Expect::Dropped;
-    }
+    let chosen = plan.for_policy(plan.service.internal_policy);
+    let backends = match serving(plan, chosen, habits.ipvs) {
+        Ok(backends) => backends,
+        Err(expect) => return expect,
+    };
     let wished = match asker.kind {
         AskerKind::Pod => habits.masquerade_all,
         AskerKind::Outside if habits.masquerade_all == Some(true) => Some(true),
         AskerKind::Outside => habits.knows_pods,
+        // It sends from the cluster IP, which is every node's.
+        AskerKind::Node if habits.ipvs => Some(true),
         // It is the node's address already.
         AskerKind::Node => None,
     };
@@ -97,6 +105,8 @@ fn of_external<'a>(
         let ranges = plan.source_ranges();
         let source = match asker.address {
             Some(address) => address,
+            // Its address counts, although IPVS has it send from the very address that it asks.
+            None if habits.ipvs => habits.node?,
             // To an address of its own a node sends from that very address.
             None if host.is_local(front.at.ip()) => return None,
             None => host.source_for(front.at.ip())?,
@@ -111,7 +121,8 @@ fn of_external<'a>(
     }
     if !any {
         // In iptables mode the node's own packets to addresses elsewhere are let go.
-        let own = asker.kind == AskerKind::Node && front.kind != FrontKind::NodePort;
+        let elsewhere = front.kind != FrontKind::NodePort && !habits.ipvs;
+        let own = asker.kind == AskerKind::Node && elsewhere;
         return (!own).then_some(Expect::Refused);
     }
     let cluster = plan.choice.cluster.as_slice();
@@ -120,29 +131,46 @@ fn of_external<'a>(
         (_, AskerKind::Node) if front.at.ip().is_loopback() => {
             Some(Expect::Backends(cluster, Masquerade::Must))
         }
+        (TrafficPolicy::Local, AskerKind::Node) if habits.ipvs => {
+            Some(of_local(plan, true, Masquerade::Either))
+        }
         (_, AskerKind::Node) => Some(Expect::Backends(cluster, Masquerade::Either)),
         (TrafficPolicy::Cluster, _) => Some(Expect::Backends(cluster, Masquerade::Must)),
         // As if it had gone out to the load balancer and come back on any node.
         (TrafficPolicy::Local, AskerKind::Pod) => match habits.pods_pass {
             Some(true) => Some(Expect::Backends(cluster, Masquerade::MustNot)),
-            Some(false) => Some(of_local(plan)),
+            Some(false) => Some(of_local(plan, habits.ipvs, Masquerade::MustNot)),
             None => None,
         },
-        (TrafficPolicy::Local, AskerKind::Outside) => Some(of_local(plan)),
+        (TrafficPolicy::Local, AskerKind::Outside) => {
+            Some(of_local(plan, habits.ipvs, Masquerade::MustNot))
+        }
     }
 }
 
-fn of_local<'a>(plan: &'a PortPlan<'_>) -> Expect<'a> {
-    match plan.choice.local.as_slice() {
-        [] => Expect::Dropped,
-        local => Expect::Backends(local, Masquerade::MustNot),
+fn of_local<'a>(plan: &'a PortPlan<'_>, ipvs: bool, masquerade: Masquerade) -> Expect<'a> {
+    match serving(plan, &plan.choice.local, ipvs) {
+        Ok(backends) => Expect::Backends(backends, masquerade),
+        Err(expect) => expect,
+    }
+}
+
+/// Who serves where a policy chose these; or what becomes of packets where there is nobody.
+fn serving<'a>(
+    plan: &'a PortPlan<'_>,
+    chosen: &'a [SocketAddr],
+    ipvs: bool,
+) -> Result<&'a [SocketAddr], Expect<'a>> {
+    match (chosen, plan.choice.cluster.as_slice()) {
+        ([], []) if ipvs => Err(Expect::Refused),
+        ([], elsewhere) if ipvs => Ok(elsewhere),
+        ([], _) => Err(Expect::Dropped),
+        (chosen, _) => Ok(chosen),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::{
         model::cluster::Service,
@@ -208,9 +236,64 @@ mod tests {
             masquerade_all: Some(false),
             knows_pods: Some(true),
             pods_pass: Some(true),
+            ..Habits::default()
         };
         let found = expect(&plan, front, &asker, &Host::default(), habits);
         assert_eq!(found, expected, "{kind:?} {asker:?}");
+    }
+
+    #[test]
+    fn by_ipvs_all_get_the_same_servers_and_those_elsewhere_where_none_is_here() {
+        use AskerKind::{Node, Outside};
+        use FrontKind::{ClusterIp, NodePort};
+        use Masquerade::{Either, Must, MustNot};
+        let mut service = service();
+        service.internal_policy = TrafficPolicy::Local;
+        service.external_policy = TrafficPolicy::Local;
+        let far = [at(FAR)];
+        let mut plan = PortPlan {
+            port: &service.ports[0],
+            family: family_of(NEAR.into()),
+            fronts: Vec::new(),
+            choice: Choice {
+                cluster: far.to_vec(),
+                local: Vec::new(),
+                any: true,
+            },
+            known: Vec::new(),
+            service: &service,
+        };
+        let habits = Habits {
+            pods_pass: Some(false),
+            ipvs: true,
+            node: Some([192, 0, 2, 1].into()),
+            ..Habits::default()
+        };
+        let expected = |plan: &PortPlan<'_>, kind, asker| {
+            let front = FrontPlan {
+                kind,
+                at: SocketAddr::from(([198, 51, 100, 1], 80)),
+            };
+            let asker = Asker {
+                kind: asker,
+                address: (asker != AskerKind::Node).then_some([203, 0, 113, 1].into()),
+                origin: Origin::Host,
+            };
+            let expect = expect(plan, front, &asker, &Host::default(), habits);
+            match expect {
+                Some(Expect::Backends(to, masquerade)) => Some((to.to_vec(), Some(masquerade))),
+                Some(Expect::Refused) => Some((Vec::new(), None)),
+                other => panic!("{other:?}"),
+            }
+        };
+        let to_far = |masquerade| Some((far.to_vec(), Some(masquerade)));
+        assert_eq!(expected(&plan, NodePort, Outside), to_far(MustNot));
+        assert_eq!(expected(&plan, NodePort, Node), to_far(Either));
+        assert_eq!(expected(&plan, ClusterIp, Node), to_far(Must));
+        // None elsewhere either, as far as the virtual server knows.
+        plan.choice.cluster.clear();
+        assert_eq!(expected(&plan, ClusterIp, Node), Some((Vec::new(), None)));
+        assert_eq!(expected(&plan, NodePort, Outside), Some((Vec::new(), None)));
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! What kube-proxy was told and no object says, learnt from what it does for most Services: at which
 //! of the node's addresses it serves node ports, whose packets it masquerades.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 use super::{
-    ask::origin_of,
     askers::{Asker, AskerKind},
     expect::Habits,
     judgement::{Case, packet},
-    plan::{FrontKind, PortPlan},
+    plan::{FrontKind, Learnt, PortPlan, family_of, is_labelled_headless},
+    words::DEVICE,
 };
 use crate::{
     model::{
         Snapshot,
         cluster::{Node, ServiceType, TrafficPolicy},
     },
-    rules::{Backend, Ending, Family, Host, Origin, Ruleset, SourceChange},
+    rules::{Backend, Ending, Family, Front, Host, Origin, RouteKind, Ruleset, SourceChange},
 };
 
 /// Ports looked at.
@@ -24,17 +27,42 @@ const SAMPLE: usize = 200;
 /// Addresses of this node that are tried in each family.
 const TRIED: usize = 8;
 
+/// What kube-proxy of this node does that hangs on its version and its flags.
+pub(super) fn learn(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -> Learnt {
+    Learnt {
+        node_addresses: node_addresses(ruleset, host, snapshot, node),
+        refuses_others: refuses_others(ruleset),
+        serves_labelled: serves_labelled(ruleset, snapshot),
+    }
+}
+
+/// Whether it serves Services that have an address and the label of headless ones: 1.37 does, and leaves
+/// EndpointSlices with that label alone (`Run`, cmd/kube-proxy/app/server.go); older ones left both alone.
+fn serves_labelled(ruleset: &Ruleset, snapshot: &Snapshot) -> bool {
+    let labelled = snapshot
+        .services
+        .iter()
+        .filter(|one| is_labelled_headless(one));
+    let addresses: HashSet<_> = labelled.flat_map(|one| &one.cluster_ips).collect();
+    // Most clusters have none.
+    !addresses.is_empty()
+        && ruleset
+            .services()
+            .iter()
+            .any(|one| matches!(&one.front, Front::Address(address) if addresses.contains(address)))
+}
+
 /// Where node ports are asked: for each family that one of the node's addresses at which most of
 /// them are translated or refused, which `--nodeport-addresses` decides.
-pub(super) fn node_addresses(
-    ruleset: &Ruleset,
-    host: &Host,
-    snapshot: &Snapshot,
-    node: &Node,
-) -> Vec<IpAddr> {
+fn node_addresses(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -> Vec<IpAddr> {
     let mut candidates = node.addresses.clone();
     candidates.retain(|address| host.is_local(*address));
-    candidates.extend(host.addresses().filter(|one| !node.addresses.contains(one)));
+    // Those of Services on kube-ipvs0 are refused at every other port.
+    let of_services = bound(host, DEVICE);
+    candidates.extend(
+        host.addresses()
+            .filter(|one| !node.addresses.contains(one) && !of_services.contains(one)),
+    );
     let services = snapshot.services.iter();
     let with_node_ports = services.filter(|one| one.r#type != ServiceType::ClusterIp);
     let ports = with_node_ports.flat_map(|service| &service.ports);
@@ -48,7 +76,7 @@ pub(super) fn node_addresses(
         };
         let taken = ports.iter().filter(|(port, protocol)| {
             let at = SocketAddr::new(address, *port);
-            let spread = judge.judge(packet(asker, at, *protocol), origin_of(asker, host), false);
+            let spread = judge.judge(packet(asker, at, *protocol), host.origin_of(asker), false);
             let passes = |ending: &Ending| matches!(ending, Ending::Delivered | Ending::Sent(_));
             let mut outcomes = spread.branches.iter().map(|branch| &branch.outcome);
             outcomes.any(|one| one.destination != at || !passes(&one.ending))
@@ -77,15 +105,30 @@ pub(super) fn node_addresses(
     addresses
 }
 
+/// This host's own addresses that are on `device`.
+pub(super) fn bound(host: &Host, device: &str) -> HashSet<IpAddr> {
+    let routes = host.routes.iter();
+    let local = routes
+        .filter(|route| route.kind == RouteKind::Local && route.device.as_deref() == Some(device));
+    local.map(|route| route.to.0).collect()
+}
+
 /// Whether kube-proxy refuses packets to other ports of cluster IPs: it has a chain for them in nftables mode
-/// from 1.30 on, and lets them go in the others.
-pub(super) fn refuses_others(ruleset: &Ruleset) -> bool {
+/// from 1.30 on and in ipvs mode, where they are this host's own addresses anyway. In iptables mode it lets
+/// them go.
+fn refuses_others(ruleset: &Ruleset) -> bool {
     let mut tables = ruleset.tables.iter();
-    tables.any(|table| {
-        table.backend == Backend::Nftables
-            && &*table.name == "kube-proxy"
-            && table.chain("cluster-ips-check").is_some()
-    })
+    by_ipvs(ruleset)
+        || tables.any(|table| {
+            table.backend == Backend::Nftables
+                && &*table.name == "kube-proxy"
+                && table.chain("cluster-ips-check").is_some()
+        })
+}
+
+/// Whether Services are served by IPVS, and in no other way.
+fn by_ipvs(ruleset: &Ruleset) -> bool {
+    ruleset.proxy_modes() == ["ipvs"]
 }
 
 /// What kube-proxy does for most Services of a family at their cluster IPs.
@@ -130,7 +173,13 @@ pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>], family: Family) -> Hab
         half(masqueraded[1]),
         most(masqueraded[2]),
     );
-    let pods_pass = pods_pass(case, &plans);
+    let ipvs = by_ipvs(case.ruleset);
+    // A virtual server has the same real servers for all.
+    let pods_pass = if ipvs {
+        Some(false)
+    } else {
+        pods_pass(case, &plans)
+    };
     // What lets pods pass knows their addresses, and the other way round.
     let knows_pods = match (outside, pods_pass) {
         (Some(false), Some(true)) => Some(true),
@@ -141,6 +190,13 @@ pub(super) fn of(case: &Case<'_>, plans: &[PortPlan<'_>], family: Family) -> Hab
         masquerade_all: here.map(|here| here && far != Some(false)),
         knows_pods,
         pods_pass,
+        ipvs,
+        node: case
+            .node
+            .addresses
+            .iter()
+            .copied()
+            .find(|address| family_of(*address) == family && case.host.is_local(*address)),
     }
 }
 

@@ -2,30 +2,28 @@
 //! through the rules and compared with what the API objects ask for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     thread,
 };
 
 use super::{
     askers::{Asker, AskerKind, Askers, within},
-    compare::{Difference, Differing, compare},
+    compare::{Difference, Differing, compare, of_reply},
     expect::{Expect, Habits, Masquerade, expect},
     habits, leftovers,
     plan::{FrontKind, FrontPlan, PortPlan, plans},
+    stale::stale,
     words::{Words, conflict},
 };
 use crate::{
     model::{
         Snapshot,
-        cluster::{Node, PortProtocol},
-        verified::Verified,
+        cluster::{Node, ObjectName, PortProtocol},
+        verified::{Objects, Verified},
     },
-    rules::{Family, Host, Judge, Packet, Ruleset, Spread},
+    rules::{CLIENT_PORT, Family, Flow, Host, Judge, Packet, Ruleset, SourceChange, Spread},
 };
-
-/// A client's port, of those that kernels take by themselves.
-const CLIENT_PORT: u16 = 50_000;
 
 /// All that is judged with.
 pub(super) struct Case<'a> {
@@ -52,20 +50,44 @@ pub(super) struct Found {
     pub(super) differing: Differing,
 }
 
+/// What is judged beside the rules, and what is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Besides<'a> {
+    /// UDP flows that conntrack remembers.
+    pub flows: &'a [Flow],
+    /// Services whose objects changed a moment ago: kube-proxy may still be at it, and nothing is said of them.
+    pub changing: &'a HashSet<ObjectName>,
+}
+
 /// Judges the rules of `ruleset`, those of `node`, by `snapshot`.
 pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -> Verified {
+    let besides = Besides {
+        flows: &[],
+        changing: &HashSet::new(),
+    };
+    judge_with(ruleset, host, snapshot, node, besides)
+}
+
+/// The same, and what conntrack still sends to what is no endpoint.
+pub fn judge_with(
+    ruleset: &Ruleset,
+    host: &Host,
+    snapshot: &Snapshot,
+    node: &Node,
+    besides: Besides<'_>,
+) -> Verified {
+    let Besides { flows, changing } = besides;
+    let is_changing = |plan: &PortPlan<'_>| changing.contains(&plan.service.name);
     let modes = ruleset.proxy_modes();
-    let plans = plans(
-        snapshot,
-        &node.name,
-        &habits::node_addresses(ruleset, host, snapshot, node),
-        habits::refuses_others(ruleset),
-    );
+    let learnt = habits::learn(ruleset, host, snapshot, node);
+    let plans = plans(snapshot, &node.name, &learnt);
     let mut verified = Verified {
         node: node.name.to_string(),
+        objects: Objects::Api,
         taken: snapshot.taken,
         services: services(&plans),
         ports: plans.len(),
+        changing: plans.iter().filter(|plan| is_changing(plan)).count(),
         packets: 0,
         rules: ruleset.rule_count(),
         findings: Vec::new(),
@@ -89,13 +111,18 @@ pub fn judge(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &Node) -
             .collect(),
     };
     case.habits = [Family::V4, Family::V6].map(|family| habits::of(&case, &plans, family));
-    let (found, packets) = case.judge_all(&plans);
+    let (mut found, packets) = case.judge_all(&plans);
+    found.retain(|one| !is_changing(&plans[one.plan]));
     verified.packets = packets;
     let mut words = Words::new(&case, &plans);
     verified.findings = words.findings(found);
     verified.findings.extend(conflicts(&case, &plans));
-    let left = leftovers::find(&case, snapshot, &plans, &verified.findings);
+    let left = leftovers::find(&case, snapshot, &plans, &verified.findings, changing);
     verified.findings.extend(left);
+    let settled = plans.iter().filter(|plan| !is_changing(plan));
+    verified
+        .findings
+        .extend(stale(flows, &settled.collect::<Vec<_>>()));
     if verified.modes.len() > 1 {
         verified
             .findings
@@ -274,8 +301,14 @@ impl Case<'_> {
                 let source = packet.source.ip();
                 let affinity = plan.service.affinity;
                 let mut all = compare(expect, &spread, front.at, source, affinity);
+                if habits.ipvs {
+                    all.retain(|one| !is_of_loopback_set(one, &asker, plan));
+                }
                 if affinity.is_some() && all.is_empty() && asker.kind != AskerKind::Node {
                     all.extend(forgets(judge, packet, &asker, &spread, &mut packets));
+                }
+                if let (Expect::Backends(..), true) = (expect, all.is_empty()) {
+                    all = replies(judge, packet, plan, &asker, &spread, &mut packets);
                 }
                 let wanted = match expect {
                     Expect::Backends(wanted, _) => wanted,
@@ -307,7 +340,7 @@ impl Case<'_> {
         let mut leads = Vec::new();
         for source in [pod, askers.outside].into_iter().flatten() {
             let packet = packet(source, at, protocol);
-            let origin = super::ask::origin_of(source, self.host);
+            let origin = self.host.origin_of(source);
             let spread = self.ruleset.judge(self.host, packet, origin, false);
             let to = spread.branches.iter().map(|one| one.outcome.destination);
             leads.extend(to.filter(|to| *to != at));
@@ -316,6 +349,38 @@ impl Case<'_> {
         leads.dedup();
         leads
     }
+}
+
+/// Whether it is about the port of a pod that reaches itself: in ipvs mode kube-proxy has it kept.
+fn is_of_loopback_set(one: &Differing, asker: &Asker, plan: &PortPlan<'_>) -> bool {
+    let mut known = plan.known.iter();
+    one.what == Difference::PortNotRandom
+        && known.any(|endpoint| Some(endpoint.at.ip()) == asker.address)
+}
+
+/// How replies fare that come back by this node: to its own clients, or from its own endpoints, or because its
+/// address took the client's place. What many have wrong is told of each endpoint once.
+fn replies(
+    judge: &Judge<'_>,
+    first: Packet,
+    plan: &PortPlan<'_>,
+    asker: &Asker,
+    spread: &Spread,
+    packets: &mut u64,
+) -> Vec<Differing> {
+    let mut all: Vec<Differing> = Vec::new();
+    for branch in &spread.branches {
+        let to = branch.outcome.destination;
+        let here = asker.kind != AskerKind::Outside
+            || branch.outcome.source != SourceChange::Kept
+            || plan.known.iter().any(|one| one.at == to && one.local);
+        let Some(reply) = here.then(|| judge.reply(branch, false)).flatten() else {
+            continue;
+        };
+        *packets += 1;
+        all.extend(of_reply(first, &reply));
+    }
+    all
 }
 
 /// Whether a client that comes again goes elsewhere.

@@ -1,41 +1,57 @@
 //! What is there and ought not to be: addresses that no Service has, chains that serve nothing.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
+    habits,
     judgement::Case,
     plan::{PortPlan, is_proxied},
+    words::DEVICE,
 };
 use crate::{
     model::{
         Snapshot,
-        cluster::PortProtocol,
+        cluster::{ObjectName, PortProtocol},
         finding::{Finding, Severity},
     },
-    rules::{
-        Backend, Chain, Expression, Front, RuleService, Ruleset, Table, Value, Verdict,
-        name_of_chain,
-    },
+    rules::{Backend, Chain, Front, RuleService, Ruleset, name_of_chain, service_of_port},
 };
 
 /// Evidence lines about one kind of thing.
 const SHOWN: usize = 5;
 
 /// Addresses and chains that are left over.
-/// A chain of a Service of which `told` tells what is wrong is no finding of its own.
+/// A chain of a Service of which `told` tells what is wrong is no finding of its own; of Services that are
+/// `changing` nothing is told.
 pub(super) fn find(
     case: &Case<'_>,
     snapshot: &Snapshot,
     plans: &[PortPlan<'_>],
     told: &[Finding],
+    changing: &HashSet<ObjectName>,
 ) -> Vec<Finding> {
-    let mut findings = addresses(case, snapshot, plans);
-    findings.extend(chains(case.ruleset, told));
+    let names: HashSet<_> = changing.iter().map(ToString::to_string).collect();
+    let there = habits::bound(case.host, DEVICE);
+    let mut findings = addresses(case, snapshot, plans, &there, &names);
+    // Whose address it was is not known of a Service that has just gone.
+    if changing.is_empty() {
+        findings.extend(bound(case, plans, &there, &findings));
+    }
+    findings.extend(chains(case.ruleset, told, &names));
     findings
 }
 
-/// Addresses that the rules translate, and that no Service has.
-fn addresses(case: &Case<'_>, snapshot: &Snapshot, plans: &[PortPlan<'_>]) -> Vec<Finding> {
+/// Addresses that the rules translate, and that no Service has; those in `there` are on the device for them.
+fn addresses(
+    case: &Case<'_>,
+    snapshot: &Snapshot,
+    plans: &[PortPlan<'_>],
+    there: &HashSet<IpAddr>,
+    changing: &HashSet<String>,
+) -> Vec<Finding> {
     let mut claimed: HashSet<(SocketAddr, PortProtocol)> = HashSet::new();
     let mut node_ports: HashSet<(u16, PortProtocol)> = HashSet::new();
     for plan in plans {
@@ -46,6 +62,14 @@ fn addresses(case: &Case<'_>, snapshot: &Snapshot, plans: &[PortPlan<'_>]) -> Ve
     let mut findings = Vec::new();
     for service in case.ruleset.services() {
         let at = match service.front {
+            // Virtual servers of IPVS stand at each of the node's addresses.
+            Front::Address(address)
+                if node_ports.contains(&(service.port, service.protocol))
+                    && case.host.is_local(address)
+                    && !there.contains(&address) =>
+            {
+                continue;
+            }
             Front::Address(address) => SocketAddr::new(address, service.port),
             Front::NodePort if node_ports.contains(&(service.port, service.protocol)) => continue,
             Front::NodePort => {
@@ -59,12 +83,67 @@ fn addresses(case: &Case<'_>, snapshot: &Snapshot, plans: &[PortPlan<'_>]) -> Ve
         if claimed.contains(&(at, service.protocol)) || !seen.insert((at, service.protocol)) {
             continue;
         }
+        if service_name(&service).is_some_and(|name| changing.contains(name)) {
+            continue;
+        }
         let leads = case.leads(at, service.protocol);
         if !leads.is_empty() {
             findings.push(leftover(&service, at, &leads, snapshot));
         }
     }
     findings
+}
+
+/// Addresses on the device for those of Services that no Service has: this node keeps their packets to itself.
+fn bound(
+    case: &Case<'_>,
+    plans: &[PortPlan<'_>],
+    there: &HashSet<IpAddr>,
+    told: &[Finding],
+) -> Option<Finding> {
+    let claimed = plans.iter().flat_map(|plan| &plan.fronts);
+    let claimed: HashSet<IpAddr> = claimed.map(|front| front.at.ip()).collect();
+    let own = case.host.addresses();
+    let is_told = |address: &IpAddr| {
+        let at = format!("{address}:");
+        told.iter().any(|one| one.sentence.contains(&at))
+    };
+    let left = own.filter(|address| {
+        !claimed.contains(address)
+            && !case.node.addresses.contains(address)
+            && there.contains(address)
+            && !is_told(address)
+    });
+    let left: Vec<_> = left.map(|address| address.to_string()).collect();
+    let first = left.first()?;
+    Some(Finding {
+        name: "leftover_address",
+        severity: Severity::Warning,
+        object: format!("device {DEVICE}"),
+        sentence: match left.len() {
+            1 => format!(
+                "has the address {first}, which is no Service's: this node takes its packets for its own"
+            ),
+            count => format!(
+                "has {count} addresses that no Service has: this node takes their packets for its own"
+            ),
+        },
+        stage: None,
+        evidence: left
+            .iter()
+            .take(SHOWN)
+            .map(|one| format!("found     {one}"))
+            .collect(),
+        since: None,
+        share: None,
+        remedy: super::words::RESTART.to_owned(),
+        refuted_by: super::words::LAG.to_owned(),
+    })
+}
+
+/// `shop/web` of its port.
+fn service_name(service: &RuleService) -> Option<&str> {
+    service.name.as_deref().map(service_of_port)
 }
 
 fn leftover(
@@ -74,7 +153,7 @@ fn leftover(
     snapshot: &Snapshot,
 ) -> Finding {
     let name = service.name.as_deref();
-    let of = name.map(|name| name.split(':').next().unwrap_or(name));
+    let of = service_name(service);
     let mut services = snapshot.services.iter();
     let object = services.find(|one| of.is_some_and(|of| one.name.to_string() == of));
     let why = match object {
@@ -108,12 +187,15 @@ fn leftover(
 }
 
 /// Chains of Services to which nothing leads: what a sync that broke off leaves behind.
-fn chains(ruleset: &Ruleset, told: &[Finding]) -> Option<Finding> {
+fn chains(ruleset: &Ruleset, told: &[Finding], changing: &HashSet<String>) -> Option<Finding> {
     let mut left = Vec::new();
     let is_told = |chain: &Chain| {
         let Some(service) = service_of(chain) else {
             return false;
         };
+        if changing.contains(&service) {
+            return true;
+        }
         let object = format!("Service {service}, ");
         let mut told = told.iter();
         told.any(|one| {
@@ -122,7 +204,7 @@ fn chains(ruleset: &Ruleset, told: &[Finding]) -> Option<Finding> {
         })
     };
     for table in &ruleset.tables {
-        let reached = reached(table);
+        let reached: HashSet<_> = table.leads_to().map(|id| id.0).collect();
         for (index, chain) in (0..).zip(&table.chains) {
             let of_service = is_of_service(table.backend, &chain.name);
             if of_service && !chain.rules.is_empty() && !reached.contains(&index) && !is_told(chain)
@@ -164,7 +246,7 @@ fn service_of(chain: &Chain) -> Option<String> {
         words.find(|word| word.contains('/')).map(str::to_owned)
     };
     let port = port.or_else(comment)?;
-    Some(port.split(':').next().unwrap_or(&port).to_owned())
+    Some(service_of_port(&port).to_owned())
 }
 
 fn is_of_service(backend: Backend, chain: &str) -> bool {
@@ -183,24 +265,4 @@ fn is_of_service(backend: Backend, chain: &str) -> bool {
         }
         _ => IPTABLES.iter().any(|prefix| chain.starts_with(prefix)),
     }
-}
-
-/// Chains that a rule or a map leads to, from wherever.
-fn reached(table: &Table) -> HashSet<u32> {
-    let to = |verdict: &Verdict| match verdict {
-        Verdict::Jump(id) | Verdict::Goto(id) => Some(id.0),
-        _ => None,
-    };
-    let rules = table.chains.iter().flat_map(|chain| &chain.rules);
-    let by_rule = rules.flat_map(|rule| &rule.expressions);
-    let by_rule = by_rule.filter_map(|expression| match expression {
-        Expression::Verdict(verdict) => to(verdict),
-        _ => None,
-    });
-    let by_map = table.sets.iter().flat_map(|set| &set.elements);
-    let by_map = by_map.filter_map(|element| match &element.value {
-        Value::Verdict(verdict) => to(verdict),
-        _ => None,
-    });
-    by_rule.chain(by_map).collect()
 }

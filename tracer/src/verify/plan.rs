@@ -11,7 +11,7 @@ use super::endpoints::{Choice, Known, choose};
 use crate::{
     model::{
         Snapshot,
-        cluster::{EndpointSlice, Service, ServicePort, ServiceType, TrafficPolicy},
+        cluster::{EndpointSlice, Service, ServicePort, TrafficPolicy},
     },
     rules::Family,
 };
@@ -81,22 +81,29 @@ pub(super) fn family_of(address: IpAddr) -> Family {
     }
 }
 
-/// Whether kube-proxy is to write rules for a Service.
+/// Whether kube-proxy, of whatever version, is to write rules for a Service.
 pub(super) fn is_proxied(service: &Service) -> bool {
-    service.r#type != ServiceType::ExternalName
-        && !service.headless
-        && !service.cluster_ips.is_empty()
-        && service.proxy_name.is_none()
+    service.is_addressed() && !service.headless
 }
 
-/// Plans for all Service ports. `node` is this node's name; `node_addresses` is where node ports
-/// are asked; `refuses_others` says whether kube-proxy is to refuse other ports of cluster IPs.
-pub(super) fn plans<'a>(
-    snapshot: &'a Snapshot,
-    node: &str,
-    node_addresses: &[IpAddr],
-    refuses_others: bool,
-) -> Vec<PortPlan<'a>> {
+/// It has an address, and is called headless by its label alone.
+pub(super) fn is_labelled_headless(service: &Service) -> bool {
+    service.is_addressed() && service.headless
+}
+
+/// What kube-proxy of this node does that hangs on its version and its flags.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Learnt {
+    /// Where node ports are asked.
+    pub(super) node_addresses: Vec<IpAddr>,
+    /// It refuses other ports of cluster IPs.
+    pub(super) refuses_others: bool,
+    /// It serves Services that have an address and the label of headless ones.
+    pub(super) serves_labelled: bool,
+}
+
+/// Plans for all Service ports. `node` is this node's name.
+pub(super) fn plans<'a>(snapshot: &'a Snapshot, node: &str, learnt: &Learnt) -> Vec<PortPlan<'a>> {
     let mut slices: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
     for slice in snapshot.slices.iter().filter(|slice| !slice.headless) {
         let key = (&*slice.name.namespace, &*slice.service);
@@ -111,7 +118,10 @@ pub(super) fn plans<'a>(
     let mut services: Vec<_> = snapshot.services.iter().map(|service| &**service).collect();
     services.sort_by(|a, b| a.name.cmp(&b.name));
     let mut plans = Vec::new();
-    for service in services.into_iter().filter(|one| is_proxied(one)) {
+    let planned = |service: &&Service| {
+        is_proxied(service) || learnt.serves_labelled && is_labelled_headless(service)
+    };
+    for service in services.into_iter().filter(planned) {
         let key = (&*service.name.namespace, &*service.name.name);
         let of_service = slices.get(&key).map_or(&[][..], Vec::as_slice);
         for family in [Family::V4, Family::V6] {
@@ -124,8 +134,8 @@ pub(super) fn plans<'a>(
                 let external = is_external(service, port, family);
                 let choice = choose(&known, service, external, node, zone.as_deref());
                 let first = service.ports.first().is_some_and(|one| one == port);
-                let mut fronts = fronts(service, port, *vip, node_addresses);
-                fronts.extend(other_port(service, *vip).filter(|_| first && refuses_others));
+                let mut fronts = fronts(service, port, *vip, &learnt.node_addresses);
+                fronts.extend(other_port(service, *vip).filter(|_| first && learnt.refuses_others));
                 plans.push(PortPlan {
                     service,
                     port,
@@ -197,5 +207,29 @@ impl PortPlan<'_> {
             TrafficPolicy::Cluster => &self.choice.cluster,
             TrafficPolicy::Local => &self.choice.local,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::tests::service;
+
+    #[test]
+    fn a_service_with_an_address_and_the_headless_label_is_planned_where_kube_proxy_serves_such() {
+        let mut labelled = service();
+        labelled.headless = true;
+        let snapshot = Snapshot {
+            services: vec![Arc::new(labelled)],
+            ..Snapshot::default()
+        };
+        let planned = |serves_labelled| {
+            let learnt = Learnt {
+                serves_labelled,
+                ..Learnt::default()
+            };
+            plans(&snapshot, "n1", &learnt).len()
+        };
+        assert_eq!((planned(false), planned(true)), (0, 1));
     }
 }

@@ -1,5 +1,6 @@
 //! UDP flows that conntrack still sends to what is no endpoint any more. kube-proxy deletes such entries when an
-//! endpoint goes; where it does not, each packet of the client keeps its entry alive
+//! endpoint goes; where it does not, each packet of the client keeps its entry alive. Of a Service that has no
+//! endpoint left it leaves those by node port, before 1.37 all
 //! (`CleanStaleEntries`, pkg/proxy/conntrack/cleanup.go).
 
 use std::{
@@ -7,17 +8,13 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{
-    habits,
-    plan::{PortPlan, plans},
-};
+use super::plan::PortPlan;
 use crate::{
     model::{
-        Snapshot,
-        cluster::{Node, PortProtocol},
+        cluster::PortProtocol,
         finding::{Finding, Severity},
     },
-    rules::{Flow, Host, Ruleset},
+    rules::Flow,
 };
 
 /// Clients named in evidence.
@@ -27,21 +24,14 @@ const SHOWN: usize = 5;
 #[derive(Default)]
 struct Left {
     clients: BTreeSet<IpAddr>,
+    asked: BTreeSet<IpAddr>,
     flows: usize,
     answered: usize,
 }
 
-/// What `flows` of this node say against `snapshot`: a finding for each Service port of which some go to no
+/// What `flows` of this node say against `plans`: a finding for each Service port of which some go to no
 /// endpoint.
-pub fn stale(
-    flows: &[Flow],
-    ruleset: &Ruleset,
-    host: &Host,
-    snapshot: &Snapshot,
-    node: &Node,
-) -> Vec<Finding> {
-    let addresses = habits::node_addresses(ruleset, host, snapshot, node);
-    let plans = plans(snapshot, &node.name, &addresses, false);
+pub(super) fn stale(flows: &[Flow], plans: &[&PortPlan<'_>]) -> Vec<Finding> {
     let mut by_front: HashMap<SocketAddr, Vec<usize>> = HashMap::new();
     for (index, plan) in plans.iter().enumerate() {
         if plan.port.protocol == PortProtocol::Udp {
@@ -63,11 +53,12 @@ pub fn stale(
         let of = left.entry(*index).or_default();
         let of = of.entry(flow.backend).or_default();
         of.clients.insert(flow.client.ip());
+        of.asked.insert(flow.asked.ip());
         of.flows += 1;
         of.answered += usize::from(flow.answered);
     }
     left.iter()
-        .map(|(index, left)| finding(&plans[*index], left))
+        .map(|(index, left)| finding(plans[*index], left))
         .collect()
 }
 
@@ -90,13 +81,11 @@ fn finding(plan: &PortPlan<'_>, left: &BTreeMap<SocketAddr, Left>) -> Finding {
         )
     });
     let backends: Vec<_> = left.keys().collect();
-    let front = plan.fronts.first().map(|front| front.at.ip());
-    let delete = left.keys().filter_map(|backend| {
-        Some(format!(
-            "conntrack -D -p udp --orig-dst {} --reply-src {}",
-            front?,
-            backend.ip()
-        ))
+    let delete = left.iter().flat_map(|(backend, left)| {
+        left.asked.iter().map(move |asked| {
+            let backend = backend.ip();
+            format!("conntrack -D -p udp --orig-dst {asked} --reply-src {backend}")
+        })
     });
     Finding {
         name: "stale_flows",

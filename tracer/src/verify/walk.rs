@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use super::Ask;
 use crate::{
-    model::walk::{Walk, WalkStep, Way, WayEnd},
+    model::walk::{ReplyWay, Walk, WalkStep, Way, WayEnd},
     rules::{
-        Branch, Ending, Host, Origin, RejectKind, RuleAt, Ruleset, SourceChange, Step,
-        name_of_chain,
+        Branch, Ending, Host, Origin, Outcome, RejectKind, Reply, RuleAt, Ruleset, SourceChange,
+        Step, name_of_chain,
     },
 };
 
 /// Walks the packet of `ask`.
 pub fn walk(ruleset: &Ruleset, host: &Host, ask: &Ask) -> Walk {
-    let spread = ruleset.judge(host, ask.packet, ask.origin.clone(), true);
+    let judge = ruleset.judges(host);
+    let spread = judge.judge(ask.packet, ask.origin.clone(), true);
     let mut branches = spread.branches;
     branches.sort_by(|a, b| {
         b.high
@@ -38,9 +39,12 @@ pub fn walk(ruleset: &Ruleset, host: &Host, ask: &Ask) -> Walk {
         ways: branches
             .iter()
             .zip(&ways)
-            .map(|(branch, steps)| way(branch, &steps[common..], &mut namer))
+            .map(|(branch, steps)| Way {
+                replies: replies(ask, judge.reply(branch, true), &mut namer),
+                ..way(branch, &steps[common..], &mut namer)
+            })
             .collect(),
-        unknown: spread.unknown.iter().map(|at| namer.full(*at)).collect(),
+        unknown: spread.unknown.iter().map(|at| namer.unknown(*at)).collect(),
     }
 }
 
@@ -60,20 +64,7 @@ fn common(ways: &[Vec<Step>]) -> usize {
 
 fn way(branch: &Branch, steps: &[Step], namer: &mut Namer<'_>) -> Way {
     let outcome = &branch.outcome;
-    let (end, detail) = match &outcome.ending {
-        Ending::Delivered => (WayEnd::Delivered, String::new()),
-        Ending::Sent(device) => (WayEnd::Sent, device.to_string()),
-        Ending::Dropped => (WayEnd::Dropped, String::new()),
-        Ending::Rejected(kind) => (
-            WayEnd::Rejected,
-            refusal(*kind, outcome.destination.is_ipv4()),
-        ),
-        Ending::Queued => (WayEnd::Queued, String::new()),
-        Ending::NoRoute => (WayEnd::NoRoute, String::new()),
-        Ending::NotForwarded => (WayEnd::NotForwarded, String::new()),
-        Ending::Martian => (WayEnd::Martian, String::new()),
-        Ending::Unknown => (WayEnd::Unknown, String::new()),
-    };
+    let (end, detail) = ending(outcome);
     Way {
         low: branch.low,
         high: branch.high,
@@ -88,6 +79,47 @@ fn way(branch: &Branch, steps: &[Step], namer: &mut Namer<'_>) -> Way {
         affinity: outcome.affinity,
         steps: steps.iter().map(|step| namer.step(step)).collect(),
         by: branch.by.map(|at| namer.full(at)),
+        replies: Vec::new(),
+    }
+}
+
+fn replies(ask: &Ask, reply: Option<Reply>, namer: &mut Namer<'_>) -> Vec<ReplyWay> {
+    let Some(reply) = reply else {
+        return Vec::new();
+    };
+    let branches = reply.spread.branches.iter();
+    let ways = branches.map(|branch| {
+        let (end, detail) = ending(&branch.outcome);
+        ReplyWay {
+            low: branch.low,
+            high: branch.high,
+            end,
+            detail,
+            source: reply.source(ask.packet, branch),
+            destination: branch.outcome.destination,
+            right: reply.is_right(ask.packet, branch),
+            steps: branch.steps().iter().map(|step| namer.step(step)).collect(),
+            by: branch.by.map(|at| namer.full(at)),
+        }
+    });
+    ways.collect()
+}
+
+/// How a way ends, and more of it.
+fn ending(outcome: &Outcome) -> (WayEnd, String) {
+    match &outcome.ending {
+        Ending::Delivered => (WayEnd::Delivered, String::new()),
+        Ending::Sent(device) => (WayEnd::Sent, device.to_string()),
+        Ending::Dropped => (WayEnd::Dropped, String::new()),
+        Ending::Rejected(kind) => (
+            WayEnd::Rejected,
+            refusal(*kind, outcome.destination.is_ipv4()),
+        ),
+        Ending::Queued => (WayEnd::Queued, String::new()),
+        Ending::NoRoute => (WayEnd::NoRoute, String::new()),
+        Ending::NotForwarded => (WayEnd::NotForwarded, String::new()),
+        Ending::Martian => (WayEnd::Martian, String::new()),
+        Ending::Unknown => (WayEnd::Unknown, String::new()),
     }
 }
 
@@ -128,10 +160,16 @@ impl<'a> Namer<'a> {
 
     fn step(&mut self, step: &Step) -> WalkStep {
         let place = self.ruleset.place(step.at);
+        let place = place.map(|(table, chain)| (table.to_string(), chain.name.to_string()));
+        let server = || {
+            let (server, _) = step.at.server(self.ruleset)?;
+            Some(("ipvs".to_owned(), server.to_string()))
+        };
+        let (table, chain) = place.or_else(server).unwrap_or_default();
         WalkStep {
             hook: step.hook.name(),
-            table: place.map_or(String::new(), |(table, _)| table.to_string()),
-            chain: place.map_or(String::new(), |(_, chain)| chain.name.to_string()),
+            table,
+            chain,
             rule: self.ruleset.text(step.at),
             service: self.service(step.at),
             chance: step.chance,
@@ -140,10 +178,18 @@ impl<'a> Namer<'a> {
 
     /// `ip filter FORWARD: TEXT`
     pub(super) fn full(&self, at: RuleAt) -> String {
-        let Some((table, chain)) = self.ruleset.place(at) else {
-            return String::new();
-        };
-        format!("{table} {}: {}", chain.name, self.ruleset.text(at))
+        self.ruleset.line(at)
+    }
+
+    /// The same, with what is not understood of it.
+    pub(super) fn unknown(&self, at: RuleAt) -> String {
+        let set = at
+            .rule(self.ruleset)
+            .and_then(|rule| self.ruleset.unread_set(rule));
+        match set {
+            Some(why) => format!("{} ({why})", self.full(at)),
+            None => self.full(at),
+        }
     }
 
     /// The Service's port that a rule serves: its chain's name says so, or a comment.

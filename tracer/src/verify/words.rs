@@ -2,12 +2,16 @@
 //! was found, by which rule, and what to do. What many ports have in common is said once.
 
 mod alone;
+mod ipvs;
 mod sentences;
 
 use std::net::SocketAddr;
 
-pub(super) use self::alone::{conflict, no_rules, two_backends, two_modes};
 use self::sentences::{expected, found, in_common, listed, places, remedy, sentence};
+pub(super) use self::{
+    alone::{conflict, no_rules, two_backends, two_modes},
+    ipvs::DEVICE,
+};
 
 use super::{
     compare::Difference,
@@ -155,6 +159,16 @@ impl<'a> Words<'a> {
             let mut branches = spread.branches.iter();
             branches.find(|one| addresses.contains(&one.outcome.destination))
         };
+        let first = &group.found[0];
+        if let Some(line) = ipvs::evidence(
+            self.case,
+            &self.plans[group.plan],
+            first,
+            &group.what,
+            spread,
+        ) {
+            return Some((line, false));
+        }
         let lacks = |branch: &Branch, what: &str| {
             let steps = branch.steps();
             let last = steps.iter().rev().find(|step| self.is_choice(step))?;
@@ -201,7 +215,7 @@ impl<'a> Words<'a> {
     /// Whether kube-proxy wrote the rule, by its chain.
     fn is_of_proxy(&self, at: RuleAt) -> bool {
         let Some((table, chain)) = self.case.ruleset.place(at) else {
-            return false;
+            return at.server(self.case.ruleset).is_some();
         };
         &*table.name == "kube-proxy" || chain.name.starts_with("KUBE-")
     }
@@ -217,18 +231,21 @@ impl<'a> Words<'a> {
             "external-",
         ];
         let place = self.case.ruleset.place(step.at);
-        place.is_some_and(|(_, chain)| CHAINS.iter().any(|of| chain.name.starts_with(of)))
+        step.at.server(self.case.ruleset).is_some()
+            || place.is_some_and(|(_, chain)| CHAINS.iter().any(|of| chain.name.starts_with(of)))
     }
 
     /// A rule that translates: the last one of the hook in which addresses change.
     fn translates(&self, step: &Step) -> bool {
-        step.at.rule(self.case.ruleset).is_some_and(|rule| {
-            rule.expressions.iter().any(|one| match one {
-                Expression::Nat { .. } => true,
-                Expression::Target(target) => matches!(**target, Target::Nat(_)),
-                _ => false,
+        let by_ipvs = step.at.server(self.case.ruleset).is_some();
+        by_ipvs
+            || step.at.rule(self.case.ruleset).is_some_and(|rule| {
+                rule.expressions.iter().any(|one| match one {
+                    Expression::Nat { .. } => true,
+                    Expression::Target(target) => matches!(**target, Target::Nat(_)),
+                    _ => false,
+                })
             })
-        })
     }
 }
 
@@ -259,7 +276,11 @@ fn merge(into: &mut Difference, more: &Difference) {
     match (into, more) {
         (Difference::Missing(into), Difference::Missing(more))
         | (Difference::Extra(into), Difference::Extra(more))
-        | (Difference::Undue(into), Difference::Undue(more)) => add(into, more),
+        | (Difference::Undue(into), Difference::Undue(more))
+        | (Difference::ReplyDropped(into), Difference::ReplyDropped(more))
+        | (Difference::ReplyUntranslated(into), Difference::ReplyUntranslated(more)) => {
+            add(into, more);
+        }
         (Difference::Instead(a, b), Difference::Instead(c, d)) => {
             add(a, c);
             add(b, d);
@@ -290,6 +311,8 @@ fn name(what: &Difference) -> &'static str {
         Difference::NotDropped => "no_drop",
         Difference::RefusedNotDropped => "rejected_not_dropped",
         Difference::Undue(_) => "undue_endpoint",
+        Difference::ReplyDropped(_) => "reply_dropped",
+        Difference::ReplyUntranslated(_) => "reply_untranslated",
         Difference::Unknown => "unknown_rule",
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cases::{self, Built, Case, Where};
+use super::{
+    Passed,
+    cases::{self, Built, Case, Where},
+};
 use crate::{
     sh::{self, say},
     vm::{self, Answerer, Guest, Kernel, Outcome, Version},
@@ -24,6 +27,9 @@ const GUEST: &str = "guest";
 
 /// Longest for one case in a guest: emulation is ten times slower than this machine.
 const CASE_LIMIT: Duration = Duration::from_mins(5);
+/// Longest where every change that there is shall be made, which that variable asks of tests (tests/README.md).
+const ALL_CHANGES_LIMIT: Duration = Duration::from_mins(30);
+const CHANGES: &str = "TRACER_CHANGES";
 /// Guests that run side by side; half of what a case does is to wait.
 const AT_ONCE: usize = 2;
 const BOOT_LIMIT: Duration = Duration::from_mins(2);
@@ -35,6 +41,8 @@ const MARK: &str = "xtask-case ";
 #[derive(Clone, Debug, PartialEq)]
 enum Verdict {
     Ok,
+    /// It passed when it ran once more.
+    Unsteady,
     Failed,
     /// The kernel cannot show it, for this reason.
     Cannot(String),
@@ -44,6 +52,7 @@ impl Verdict {
     fn word(&self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Unsteady => "2nd run",
             Self::Failed => "FAILED",
             Self::Cannot(_) => "cannot",
         }
@@ -53,12 +62,12 @@ impl Verdict {
 /// What became of the cases on one kernel, or why the guest came to no end.
 type Column = (&'static str, Result<Vec<(String, Verdict)>>);
 
-/// Runs the cases whose name holds `only` on each of `versions`, on all when there is none; returns how many
-/// ran.
+/// Runs the cases whose name holds `only` on each of `versions`, on all when there is none; returns which
+/// passed.
 ///
 /// # Errors
 /// The tests do not build, or a case failed on a kernel, or a guest did not come to its end.
-pub(super) fn run(versions: &[Version], only: &str) -> Result<usize> {
+pub(super) fn run(versions: &[Version], only: &str) -> Result<Passed> {
     let versions = if versions.is_empty() {
         vm::ALL
     } else {
@@ -109,13 +118,16 @@ fn script(wanted: &[Case], port: u16) -> String {
     let dir = cases::working_dir();
     let mut parts = vec![
         format!("export host_dns=10.0.2.2:{port}"),
-        format!("limit={}", CASE_LIMIT.as_secs()),
+        format!("limit={}", case_limit().as_secs()),
         format!("mkdir -p '{0}' && cd '{0}'", dir.display()),
         include_str!("guests/cases.sh").to_owned(),
         format!("guest() {{\n{}}}", include_str!("guests/guest.sh")),
         "export -f guest".to_owned(),
         format!("case_ {GUEST} timeout -k 5 \"$limit\" bash -c guest"),
     ];
+    if let Ok(changes) = std::env::var(CHANGES) {
+        parts.insert(0, format!("export {CHANGES}='{changes}'"));
+    }
     parts.extend(wanted.iter().map(|case| {
         format!(
             "case_ '{}' libtest '{}' '{}'",
@@ -168,7 +180,7 @@ fn boot(
         script,
         memory: 1024,
         net: true,
-        limit: BOOT_LIMIT + CASE_LIMIT * u32::try_from(cases + 1)?,
+        limit: BOOT_LIMIT + case_limit() * u32::try_from(cases + 1)?,
     };
     let Outcome {
         status,
@@ -184,12 +196,20 @@ fn boot(
     Ok(console.iter().filter_map(|line| verdict(line)).collect())
 }
 
+fn case_limit() -> Duration {
+    match std::env::var_os(CHANGES) {
+        Some(_) => ALL_CHANGES_LIMIT,
+        None => CASE_LIMIT,
+    }
+}
+
 fn verdict(line: &str) -> Option<(String, Verdict)> {
     let mut words = line.strip_prefix(MARK)?.splitn(4, ' ');
     let (verdict, _seconds, name) = (words.next()?, words.next()?, words.next()?);
     let why = words.next().unwrap_or_default().trim_end();
     let verdict = match verdict {
         "ok" => Verdict::Ok,
+        "unsteady" => Verdict::Unsteady,
         "cannot" => Verdict::Cannot(why.to_owned()),
         _ => Verdict::Failed,
     };
@@ -246,10 +266,10 @@ fn cell(result: &Result<Vec<(String, Verdict)>>, name: &str) -> &'static str {
     }
 }
 
-/// Counts the cases that ran; every kernel owes `owed` of them.
-fn judge(columns: &[Column], owed: usize) -> Result<usize> {
+/// Counts the cases that passed; every kernel owes `owed` of them.
+fn judge(columns: &[Column], owed: usize) -> Result<Passed> {
     let mut bad = Vec::new();
-    let mut ran = 0;
+    let mut passed = Passed::default();
     for (version, result) in columns {
         match result {
             Err(error) => bad.push(format!("{version}: {error:#}")),
@@ -257,7 +277,14 @@ fn judge(columns: &[Column], owed: usize) -> Result<usize> {
                 let count = |wanted: fn(&Verdict) -> bool| {
                     cases.iter().filter(|(_, verdict)| wanted(verdict)).count()
                 };
-                ran += count(|verdict| *verdict == Verdict::Ok);
+                let unsteady = cases.iter().filter(|(_, it)| *it == Verdict::Unsteady);
+                let unsteady: Vec<_> = unsteady
+                    .map(|(name, _)| format!("{name} on {version}"))
+                    .collect();
+                passed.add(Passed {
+                    number: count(|verdict| *verdict == Verdict::Ok) + unsteady.len(),
+                    unsteady,
+                });
                 let failed = count(|verdict| *verdict == Verdict::Failed);
                 if failed > 0 {
                     bad.push(format!("{version}: {failed} of {owed} failed"));
@@ -269,7 +296,7 @@ fn judge(columns: &[Column], owed: usize) -> Result<usize> {
         }
     }
     ensure!(bad.is_empty(), "{}", bad.join("; "));
-    Ok(ran)
+    Ok(passed)
 }
 
 #[cfg(test)]
@@ -296,6 +323,10 @@ mod tests {
             Some(("kernel::a".to_owned(), Verdict::Ok))
         );
         assert_eq!(
+            verdict("xtask-case unsteady 1.5 kernel::a"),
+            Some(("kernel::a".to_owned(), Verdict::Unsteady))
+        );
+        assert_eq!(
             verdict("xtask-case failed 9 guest"),
             Some(("guest".to_owned(), Verdict::Failed))
         );
@@ -320,6 +351,16 @@ mod tests {
                 "6.1 cannot kernel::a: it has no ip_vs",
             ]
         );
+    }
+
+    #[test]
+    fn a_case_that_passed_only_when_it_ran_once_more_is_named() {
+        let cases = ["guest", "kernel::a"].map(str::to_owned);
+        let verdicts = [Verdict::Ok, Verdict::Unsteady];
+        let column = ("6.1", Ok(cases.into_iter().zip(verdicts).collect()));
+        let passed = judge(&[column], 2).unwrap();
+        assert_eq!(passed.number, 2);
+        assert_eq!(passed.unsteady, ["kernel::a on 6.1"]);
     }
 
     #[test]

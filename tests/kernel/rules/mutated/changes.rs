@@ -82,30 +82,3 @@ pub(super) fn named(line: &str) -> BTreeSet<String> {
     }
     names
 }
-
-/// What each behaviour is, by its number.
-pub(super) const BEHAVIOURS: [(u8, &str); 23] = [
-    (1, "hooks"),
-    (2, "cluster IPs"),
-    (3, "right endpoints"),
-    (4, "even spread"),
-    (5, "hairpin"),
-    (6, "masquerading of clients from elsewhere"),
-    (7, "mark and masquerade"),
-    (8, "no endpoints: rejected"),
-    (9, "other ports of cluster IPs"),
-    (10, "session affinity"),
-    (11, "node ports"),
-    (12, "node ports at localhost"),
-    (13, "external and load balancers' IPs"),
-    (14, "externalTrafficPolicy Cluster"),
-    (15, "externalTrafficPolicy Local"),
-    (16, "health check node ports"),
-    (17, "internalTrafficPolicy Local"),
-    (18, "source ranges"),
-    (19, "ready and terminating endpoints"),
-    (20, "publishNotReadyAddresses"),
-    (21, "topology hints"),
-    (24, "named ports"),
-    (25, "service-proxy-name"),
-];

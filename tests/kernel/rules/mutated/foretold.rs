@@ -1,14 +1,13 @@
 //! What the evaluator foretells of packets, against what became of them.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
-use tracer::rules::{Ending, Host, Judge, Packet, Ruleset, SourceChange};
-use tracer::verify::origin_of;
+use tracer::rules::{Host, Judge, Ruleset};
 
-use super::tally::{Tally, far_apart};
 use super::world::{Cell, Who, World};
+use crate::support::foretold::{Asked, contradicts};
 use crate::support::probe::Fate;
+use crate::support::tally::Tally;
 
 /// Where what happened cannot have come of what the evaluator foretells.
 pub(super) fn otherwise(
@@ -35,11 +34,7 @@ pub(super) fn otherwise(
                 *tally.fates.entry(Fate::Silence).or_insert(0) += count;
             }
         }
-        let only = tally.fates.keys().all(|fate| foretold.contains_key(fate));
-        let shares = foretold.iter().all(|(fate, share)| {
-            !far_apart(tally.share(fate), *share, tally.count()) || cell.sticky || *share > 0.999
-        });
-        if !only || !shares {
+        if contradicts(&foretold, &tally, !cell.sticky) {
             let (to, who) = (cell.to, cell.who);
             otherwise.push(format!(
                 "{to} from {who:?}: foretold {foretold:?}, happened {tally:?}"
@@ -53,48 +48,17 @@ fn fates(world: &World, cell: &Cell, judge: &Judge<'_>, host: &Host) -> BTreeMap
     let v4 = cell.to.is_ipv4();
     let source = match (cell.who, cell.to.ip().is_loopback()) {
         (Who::Node, true) => cell.to.ip(),
+        // Clients of their own, of which each comes twice.
+        (Who::Node, false) if cell.sticky => cell.who.address(v4),
         (Who::Node, false) => host.source_for(cell.to.ip()).expect("it is routed"),
         _ => cell.who.address(v4),
     };
-    let packet = Packet {
-        source: SocketAddr::new(source, 50_000),
-        destination: cell.to,
+    let asked = Asked {
+        source,
+        to: cell.to,
         protocol: cell.protocol,
+        by_node: cell.who == Who::Node,
+        watched: v4 && cell.service.is_some(),
     };
-    let spread = judge.judge(packet, origin_of(source, host), false);
-    let out = Ending::Sent("eth0".into());
-    let mut fates = BTreeMap::new();
-    for branch in spread.branches {
-        let outcome = branch.outcome;
-        let to = outcome.destination;
-        let client = match outcome.source {
-            SourceChange::Kept => source,
-            SourceChange::Masqueraded { .. } => host.source_for(to.ip()).expect("it is routed"),
-            SourceChange::Translated(address) => address,
-        };
-        let kept = outcome.source == SourceChange::Kept;
-        let fate = match outcome.ending {
-            Ending::Dropped | Ending::Martian => Fate::Silence,
-            Ending::Sent(_) | Ending::Delivered => match () {
-                // From itself to itself: a packet that nobody takes.
-                () if client == to.ip() && cell.who != Who::Node => Fate::Silence,
-                // A martian to whom it comes.
-                () if client.is_loopback() && !host.is_local(to.ip()) => Fate::Silence,
-                () if world.served.contains(&to) => Fate::Answered(to, client),
-                () if world.known.contains(&to.ip()) || host.is_local(to.ip()) => Fate::Refused,
-                () if v4
-                    && cell.service.is_some()
-                    && outcome.ending == out
-                    && (kept || cell.who == Who::Node) =>
-                {
-                    Fate::Passed
-                }
-                () => Fate::Silence,
-            },
-            // Rejected, or without a route, of which the client is told too.
-            _ => Fate::Refused,
-        };
-        *fates.entry(fate).or_insert(0.0) += branch.high;
-    }
-    fates
+    world.served.fates(asked, judge, host)
 }

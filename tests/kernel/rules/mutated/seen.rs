@@ -9,14 +9,15 @@ use tracer::rules::{Host, Ruleset};
 
 use super::changes::Change;
 use super::foretold::otherwise;
-use super::tally::Tally;
 use super::world::{Cell, Who, World, cells};
-use crate::support::probe::{Fate, Try};
+use crate::support::probe::{Fate, Try, ask_all};
+use crate::support::tally::Tally;
 
 /// What kube-proxy's own rules do.
 pub(super) struct Baseline {
     cells: Vec<Cell>,
     tallies: Vec<Tally>,
+    counts: Counts,
 }
 
 /// What a changed set of rules does.
@@ -32,11 +33,43 @@ const PATIENT: Duration = Duration::from_secs(1);
 const LONG_SIX: Duration = Duration::from_millis(1600);
 
 /// Connections that tell shares apart.
-const MANY: usize = 600;
-const SOME: usize = 150;
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    /// From one kind of source.
+    many: usize,
+    /// From the others.
+    some: usize,
+    /// That show whether there are several ways.
+    varied: usize,
+    /// How many times longer an answer may take: guests are emulated.
+    pub(super) slowness: u32,
+    /// How often packets are sent at most until all is as foretold.
+    pub(super) looks: u32,
+}
+
+impl Counts {
+    /// Where chance decides.
+    pub(super) const MANY: Self = Self {
+        many: 600,
+        some: 150,
+        varied: 40,
+        slowness: 1,
+        looks: 1,
+    };
+
+    /// Where connections are dealt out in turn. IPVS remembers those to servers that are gone, for minutes, and
+    /// refuses a client whose port comes again: what one look alone shows is such a one.
+    pub(super) const FEW: Self = Self {
+        many: 64,
+        some: 12,
+        varied: 9,
+        slowness: 6,
+        looks: 2,
+    };
+}
 
 impl Baseline {
-    pub(super) fn take(world: &World, snapshot: &Snapshot) -> Self {
+    pub(super) fn take(world: &World, snapshot: &Snapshot, counts: Counts) -> Self {
         let cells = cells(snapshot);
         let mut tallies = vec![Tally::default(); cells.len()];
         let mut clients = Clients::default();
@@ -68,17 +101,21 @@ impl Baseline {
             }
         }
         let varied: Vec<_> = tallies.iter().map(Tally::answered).collect();
-        let more = |cell: usize| if varied[cell] { 40 } else { 0 };
+        let more = |cell: usize| if varied[cell] { counts.varied } else { 0 };
         sample(world, &cells, &mut tallies, &mut clients, LONG, None, more);
         let random: Vec<_> = tallies.iter().map(|one| one.fates.len() > 1).collect();
         let most = |cell: usize| match (random[cell], cells[cell].sticky) {
-            (true, false) => MANY,
-            (true, true) => SOME,
+            (true, false) => counts.many,
+            (true, true) => counts.some,
             (false, _) => 0,
         };
         sample(world, &cells, &mut tallies, &mut clients, LONG, None, most);
         tallies.iter_mut().for_each(Tally::forget_lost);
-        Self { cells, tallies }
+        Self {
+            cells,
+            tallies,
+            counts,
+        }
     }
 
     pub(super) fn against(&self, world: &World, ruleset: &Ruleset, host: &Host) -> Vec<String> {
@@ -95,6 +132,7 @@ impl Seen {
         let Baseline {
             cells,
             tallies: known,
+            counts,
         } = baseline;
         let mut tallies = vec![Tally::default(); cells.len()];
         let mut clients = Clients::default();
@@ -170,8 +208,8 @@ impl Seen {
             let first = cells[cell].who == Who::Client;
             let closely = touched(cell) && open(now, cell) && random(cell);
             match (closely, first) {
-                (true, true) => MANY,
-                (true, false) => SOME,
+                (true, true) => counts.many,
+                (true, false) => counts.some,
                 (false, _) => 0,
             }
         });
@@ -306,7 +344,10 @@ fn tries(
     tries
 }
 
-fn run(world: &World, cells: &[Cell], tries: Vec<Try>, tallies: &mut [Tally]) {
+fn run(world: &World, cells: &[Cell], mut tries: Vec<Try>, tallies: &mut [Tally]) {
+    for one in &mut tries {
+        one.patience *= world.slowness;
+    }
     // Where the node alone asks, its packets are known by their address, masqueraded or not.
     let alone = tries.iter().all(|one| cells[one.cell].who == Who::Node);
     world.outside.clear();
@@ -314,42 +355,23 @@ fn run(world: &World, cells: &[Cell], tries: Vec<Try>, tallies: &mut [Tally]) {
     for one in tries {
         by_prober[World::index(cells[one.cell].who)].push(one);
     }
-    let all = world.probers().iter().zip(by_prober);
-    let asked: Vec<_> = all
-        .map(|(prober, tries)| (prober, prober.ask(tries)))
-        .collect();
-    for (prober, count) in asked {
-        for mut tried in prober.results(count) {
-            let cell = &cells[tried.what.cell];
-            let tally = &mut tallies[tried.what.cell];
-            tally.count_port(&tried);
-            let own = tried.what.from.unwrap_or(cell.who.address(true));
-            let passed = |from| {
-                if alone {
-                    world.outside.saw_of(own, cell.to)
-                } else {
-                    world.outside.saw(from, cell.to)
-                }
-            };
-            if tried.fate == Fate::Silence
-                && cell.service.is_some()
-                && tried.own.is_some_and(passed)
-            {
-                tried.fate = Fate::Passed;
+    for mut tried in ask_all(world.probers().iter(), by_prober) {
+        let cell = &cells[tried.what.cell];
+        let tally = &mut tallies[tried.what.cell];
+        tally.count_port(&tried);
+        let own = tried.what.from.unwrap_or(cell.who.address(true));
+        let passed = |from| {
+            if alone {
+                world.outside.saw_of(own, cell.to)
+            } else {
+                world.outside.saw(from, cell.to)
             }
-            // Which of many clients it was makes no difference, nor which of the node's addresses.
-            let own = |fate: &mut Fate| {
-                if let Fate::Answered(_, client) = fate
-                    && Some(*client) == tried.what.from
-                {
-                    *client = cell.who.address(cell.to.is_ipv4());
-                }
-            };
-            own(&mut tried.fate);
-            if let Some(again) = &mut tried.again {
-                own(again);
-            }
-            tally.add(&tried);
+        };
+        if tried.fate == Fate::Silence && cell.service.is_some() && tried.own.is_some_and(passed) {
+            tried.fate = Fate::Passed;
         }
+        // Nor does it, which of the node's addresses.
+        tried.is_by(cell.who.address(cell.to.is_ipv4()));
+        tally.add(&tried);
     }
 }

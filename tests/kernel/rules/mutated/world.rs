@@ -1,7 +1,6 @@
 //! The network of the fixture with servers at all its endpoints and clients of every kind, in both IP
 //! families; and which packets are to show what its rules do.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -10,6 +9,7 @@ use tracer::model::cluster::{PortProtocol, ServiceType};
 
 use super::super::judged::network;
 use super::super::proxy::{BACKENDS, CLIENT, NODE, Network, OUTSIDE};
+use crate::support::foretold::Served;
 use crate::support::probe::{Prober, Sniffer, serve};
 use crate::support::{ip, run_in};
 
@@ -61,10 +61,10 @@ pub(super) struct Cell {
 /// The namespaces, their servers, and those who connect.
 pub(super) struct World {
     pub(super) network: Network,
-    /// Whoever serves, also where no server listens.
-    pub(super) known: BTreeSet<IpAddr>,
-    pub(super) served: BTreeSet<SocketAddr>,
+    pub(super) served: Served,
     probers: Vec<Prober>,
+    /// How many times longer than here an answer may take.
+    pub(super) slowness: u32,
     /// What comes outside.
     pub(super) outside: Sniffer,
 }
@@ -75,10 +75,13 @@ fn file(netns: &str) -> PathBuf {
 
 impl World {
     #[expect(clippy::too_many_lines, reason = "one device after another")]
-    pub(super) fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str, slowness: u32) -> Self {
         let network = network(test);
         let node = &network.node;
-        let set = |word: &str| assert!(run_in(node, &["sysctl", "-qw", word]).status.success());
+        let set = |word: &str| {
+            let done = run_in(node, &["sysctl", "-qw", word]);
+            assert!(done.status.success(), "{word}: {done:?}");
+        };
         // As kube-proxy does in iptables mode.
         set("net.ipv4.conf.all.route_localnet=1");
         // Each refusal is to be told of.
@@ -86,8 +89,7 @@ impl World {
         set("net.ipv4.icmp_msgs_per_sec=100000");
         set("net.ipv4.icmp_msgs_burst=100000");
         set("net.ipv6.icmp.ratelimit=0");
-        let mut served = BTreeSet::new();
-        let mut known = BTreeSet::new();
+        let mut served = Served::default();
         let pods = network.backends.iter().zip(["b0", "b1", "b2"]);
         let pods = (0..)
             .zip(pods)
@@ -96,17 +98,17 @@ impl World {
         for (who, netns, device, ports) in pods.chain([client]) {
             six(node, device, netns, who.address(false));
             let all = [true, false].map(|v4| who.address(v4));
-            known.extend(all);
+            served.known.extend(all);
             let at = all
                 .iter()
                 .flat_map(|at| ports.iter().map(|port| SocketAddr::new(*at, *port)));
             let at: Vec<_> = at.collect();
             serve(&file(netns), &at);
-            served.extend(at);
+            served.at.extend(at);
         }
         let api = SocketAddr::new(Who::Node.address(true), 6443);
         serve(&file(node), &[api]);
-        served.insert(api);
+        served.at.insert(api);
         let outside = &network.outside;
         let add = [
             "-n",
@@ -173,13 +175,16 @@ impl World {
             "lo",
         ]);
         for who in [Who::Node, Who::Outside, Who::Elsewhere] {
-            known.extend([true, false].map(|v4| who.address(v4)));
+            served.known.extend([true, false].map(|v4| who.address(v4)));
         }
         let netns = [&network.client, node, outside];
         let netns = netns.into_iter().chain(&network.backends);
-        let probers = netns.map(|netns| Prober::start(&file(netns), 24)).collect();
+        // At once, from each; a slow machine has none the more.
+        let threads = 24 / slowness as usize;
+        let probers = netns.map(|netns| Prober::start(&file(netns), threads));
+        let probers = probers.collect();
         Self {
-            known,
+            slowness,
             served,
             probers,
             outside: Sniffer::start(&file(&network.outside)),

@@ -6,10 +6,7 @@ use std::{
     future::Future,
 };
 
-use futures::{
-    FutureExt as _, future,
-    future::{join, join_all},
-};
+use futures::{FutureExt as _, future, future::join_all};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::{self, ConfigMap, Event, Node, Pod, ServiceAccount},
@@ -26,7 +23,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    BoundRole, Got, NodeObject, Objects, PATIENCE, PodObject, Service, Workload,
+    BoundRole, Got, NodeObject, Objects, PATIENCE, PodObject, Service, Workload, pools,
     trim::{config_map, daemon_set, deployment, endpoints, node, pod, rule, service},
 };
 
@@ -45,7 +42,12 @@ const LOG_LINES: i64 = 40;
 pub async fn get() -> Got<Objects> {
     let client = client().await?;
     let clock_ahead = within(clock(&client)).await?;
-    let (lists, access) = join(lists(&client).boxed(), access(&client).boxed()).await;
+    let (lists, access, address_pools) = future::join3(
+        lists(&client).boxed(),
+        access(&client).boxed(),
+        pools::get(&client).boxed(),
+    )
+    .await;
     let (nodes, mut pods, workloads, services, endpoints, config_maps) = lists;
     if let Ok(pods) = &mut pods {
         tell_why(&client, pods).await;
@@ -62,6 +64,7 @@ pub async fn get() -> Got<Objects> {
         service_accounts,
         roles,
         network_policies,
+        address_pools,
         pod_count,
         service_count,
     })
@@ -92,7 +95,7 @@ async fn client() -> Got<Client> {
 }
 
 /// `future`'s answer, or in words why there is none.
-async fn within<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Got<T> {
+pub(super) async fn within<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Got<T> {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(status.message.clone()),

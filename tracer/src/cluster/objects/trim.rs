@@ -13,6 +13,7 @@ use k8s_openapi::{
 };
 
 use super::{Container, ContainerSpec, NodeObject, PodObject, Rule, Service, Workload};
+use crate::model::prefix;
 
 /// Prefixes of CNI plugins' annotations of Nodes.
 const ANNOTATIONS: &[&str] = &["flannel.alpha.coreos.com/", "projectcalico.org/"];
@@ -23,11 +24,6 @@ pub(super) fn rule(rule: PolicyRule) -> Rule {
         resources: rule.resources.unwrap_or_default(),
         verbs: rule.verbs,
     }
-}
-
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, bits) = text.split_once('/')?;
-    Some((address.parse().ok()?, bits.parse().ok()?))
 }
 
 pub(super) fn node(node: &Node) -> NodeObject {
@@ -51,7 +47,7 @@ pub(super) fn node(node: &Node) -> NodeObject {
             .pod_cidrs
             .unwrap_or_default()
             .iter()
-            .filter_map(|text| prefix(text))
+            .filter_map(|text| prefix::parse(text))
             .collect(),
         annotations: annotations
             .filter(|(key, _)| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)))
@@ -69,6 +65,10 @@ pub(super) fn node(node: &Node) -> NodeObject {
             .filter(|taint| taint.effect != "PreferNoSchedule")
             .map(|taint| taint.key)
             .collect(),
+        runtime: status
+            .node_info
+            .map(|info| info.container_runtime_version)
+            .unwrap_or_default(),
     }
 }
 

@@ -25,6 +25,9 @@ use crate::model::{Client, Connection, KtimeNs, Outcome, Packet, Protocol, Row, 
 const STALLS: u32 = 3;
 const STALLED: Duration = Duration::from_millis(500);
 
+/// By then conntrack's statistics of a drop's time are there, or will not be: they are looked at each second.
+const COUNTED: Duration = Duration::from_millis(1250);
+
 /// How long an open connection waits for its first byte before its row is made without it.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,8 @@ pub(super) struct Opened {
     /// The answer was seen where the question came from; its time is final.
     home: bool,
     first_byte: Option<KtimeNs>,
+    /// The same of the server's first data.
+    first_byte_home: bool,
     dropped: Dropped,
     /// Its first packet.
     carried: Carried,
@@ -103,6 +108,7 @@ impl Opened {
             answered: None,
             home: false,
             first_byte: None,
+            first_byte_home: false,
             dropped: Dropped::default(),
             carried: Carried::new(packet),
             last: Last::default(),
@@ -189,6 +195,7 @@ impl Opened {
         if self.first_byte.is_none() || home {
             self.first_byte = Some(ktime);
         }
+        self.first_byte_home |= home;
         if home {
             self.finish(context);
         }
@@ -207,11 +214,18 @@ impl Opened {
         self.home || self.first_byte.is_some() || self.last.leg() >= Some(Leg::Request)
     }
 
+    /// When the server's first data was with the client, as far as that can be known: where the answer to the SYN
+    /// was seen to come home, data that is seen elsewhere alone did not.
+    fn arrived(&self) -> Option<KtimeNs> {
+        let lost = self.home && !self.first_byte_home;
+        self.first_byte.filter(|_| !lost)
+    }
+
     /// A segment was sent again. Data that is, again and again, without an answer, means that the
     /// connection makes no headway.
     pub(super) fn sent_again(&mut self, ktime: KtimeNs, context: &mut Context<'_>) {
         self.retransmits += 1;
-        if self.answered.is_none() || self.first_byte.is_some() {
+        if self.answered.is_none() || self.arrived().is_some() {
             return;
         }
         let (times, first) = self
@@ -222,12 +236,16 @@ impl Opened {
         if times < STALLS || over < STALLED || self.stalled || !self.is_connected() {
             return;
         }
+        // Why a packet was dropped is told a second later at times.
+        if over < COUNTED && self.dropped.awaits(context.counted) {
+            return;
+        }
         self.stalled = true;
         if self.state == State::Waiting {
             self.finish(context);
         }
         let stalled = words::stalled(times, over);
-        let (outcome, cause) = match self.dropped.cause() {
+        let (outcome, cause) = match self.dropped.explained(context.counted) {
             Some(dropped) => (Outcome::Dropped, format!("{stalled}; {dropped}")),
             None => (Outcome::Unanswered, stalled),
         };
@@ -393,7 +411,7 @@ impl Opened {
             backend: self.backend,
             latency: self.answered.map(|answered| answered - self.first.ktime),
             first_byte: self
-                .first_byte
+                .arrived()
                 .map(|first_byte| first_byte - self.first.ktime),
             retransmits: self.retransmits,
             outcome,

@@ -21,8 +21,8 @@ use super::{
     Seen,
 };
 use crate::model::{
-    Client, Delivery, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SocketEnds,
-    insert::Clash, journey::Leg, trace::Unplaced,
+    Client, Delivery, Dns, KtimeNs, NetnsInode, Outcome, Packet, Place, Protocol, Row, SockId,
+    SocketEnds, insert::Clash, journey::Leg, trace::Unplaced,
 };
 
 /// How long an answer's hops may be apart before its last sight is taken for its arrival: more
@@ -293,13 +293,17 @@ impl Attempt {
         Some(answer.last - self.query.ktime)
     }
 
-    /// The answer is where the query was sent, and where paths are wanted, on its way into the
-    /// socket there.
-    pub(super) fn arrive(&mut self, context: &mut Context<'_>) {
+    /// The answer is where the query was sent; on its way into the socket there, where its socket `tells` of it.
+    pub(super) fn arrive(&mut self, tells: bool, context: &mut Context<'_>) {
         self.arrived = true;
-        if !context.settings.paths || self.protocol == Protocol::Tcp {
+        if !tells || self.protocol == Protocol::Tcp {
             self.finish(context);
         }
+    }
+
+    /// The socket that sent the query, where that is known.
+    pub(super) fn sock(&self) -> Option<SockId> {
+        self.client.sender.map(|sender| sender.sock)
     }
 
     /// Further sights are of an answer that came again.

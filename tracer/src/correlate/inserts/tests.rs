@@ -192,3 +192,52 @@ fn without_a_probe_conntracks_statistics_are_named_as_such() {
         assert!(other.ends_with("NETFILTER_DROP in POSTROUTING"), "{other}");
     }
 }
+
+/// The cause of a query that a rule of the node drops in FORWARD, when conntrack counts so many packets INVALID
+/// meanwhile; `entry` says whether it has an entry.
+fn in_forward(invalid: u64, entry: bool) -> String {
+    let names = drop_names([(7, "NETFILTER_DROP")]);
+    let mut scene = Scene::with(super::super::Settings {
+        drop_names: names,
+        ..super::super::Settings::default()
+    });
+    let from = scene.now;
+    let mut drop = refused(Hook::Forward).udp(CLIENT, BACKEND);
+    if entry {
+        drop = drop.conntrack((CLIENT, BACKEND), (BACKEND, CLIENT));
+    }
+    scene.see([
+        queued(POD, 2)
+            .udp(CLIENT, BACKEND)
+            .sender(100)
+            .dns(query(1, ASK, A)),
+        drop.dns(query(1, ASK, A)),
+    ]);
+    let change = ConntrackChange {
+        netns: NetnsInode(NODE),
+        from,
+        to: scene.now,
+        counts: ConntrackCounts {
+            invalid,
+            ..ConntrackCounts::default()
+        },
+    };
+    scene
+        .correlator
+        .apply(Event::Counted(&change), &mut scene.rows);
+    scene.wait(7_000);
+    line(&scene.rows[0])
+}
+
+#[test]
+fn a_packet_without_an_entry_past_conntrack_is_invalid_where_that_is_counted() {
+    let said = "in FORWARD; conntrack's statistics there count 1 invalid within that second";
+    assert!(
+        in_forward(1, false).ends_with(said),
+        "{}",
+        in_forward(1, false)
+    );
+    for other in [in_forward(0, false), in_forward(1, true)] {
+        assert!(other.ends_with("NETFILTER_DROP in FORWARD"), "{other}");
+    }
+}

@@ -31,8 +31,8 @@ pub(super) fn extend(journey: &mut Journey, ends: &SocketEnds, outcome: Outcome,
                 .map_or(journey.start, |at| journey.stages[at].end);
             let answered = journey.stages[at].end.ktime;
             let (stages, missing) = socket(Leg::Query, ends.query, arrival, answered);
-            journey.stages.splice(at..at, stages.into_iter().flatten());
-            journey.unseen.splice(0..0, missing.into_iter().flatten());
+            journey.stages.insert_many(at, stages.into_iter().flatten());
+            journey.unseen.insert_many(0, missing.into_iter().flatten());
         }
         // Delivered is what arrived; nothing more is known of where it was.
         None if !is_answered && ends.query.queued().is_some() => {
@@ -78,7 +78,7 @@ fn socket(
     let queued = delivery.queued();
     let taken_in = queued.and_then(|at| passed(input, at, Side::Delivered));
     let read = match delivery {
-        Delivery::Read { at, by, .. } => passed(queue, at, Side::Read { by }),
+        Delivery::Read { at, .. } => passed(queue, at, Side::Read),
         Delivery::Unseen | Delivery::Queued { .. } => None,
     };
     // What is there still is in a stage that is not over.

@@ -3,10 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{Sight, USUAL};
-use crate::model::journey::{Leg, Passed, Stage, Step};
-
-/// Room for stages that is made at first: through a bridge and a VIP, into sockets and out of them.
-const STAGES: usize = 16;
+use crate::model::journey::{Journey, Leg, Passed, Stage, Step, Unseen};
 
 /// Leaves out arrivals from which the packet did not go on, since it went on elsewhere: clones
 /// that a bridge flooded. Returns how many; the first sight stays. A sight in whose namespace the packet was received,
@@ -32,9 +29,8 @@ pub(super) fn prune(path: &mut SmallVec<[Sight; USUAL]>) -> u32 {
 /// Tells the stages between the sights of `path`, and what went unseen; makes its times run
 /// forward. `good` where the exchange ended well, `arrived` where a packet received last is
 /// where it was sent to.
-pub(super) fn tell(path: &mut [Sight], good: bool, arrived: bool) -> (Vec<Passed>, Vec<Step>) {
-    let mut stages: Vec<Passed> = Vec::with_capacity(STAGES);
-    let mut unseen = Vec::new();
+pub(super) fn tell(path: &mut [Sight], good: bool, arrived: bool, journey: &mut Journey) {
+    let Journey { stages, unseen, .. } = journey;
     let mut now = path[0].ktime;
     for sight in path.iter_mut() {
         now = now.max(sight.ktime);
@@ -42,7 +38,7 @@ pub(super) fn tell(path: &mut [Sight], good: bool, arrived: bool) -> (Vec<Passed
     }
     for index in 1..path.len() {
         let (from, to) = (path[index - 1], path[index]);
-        let stage = between(from, to, &mut unseen);
+        let stage = between(from, to, unseen);
         let step = Step { leg: to.leg, stage };
         match stages.last_mut() {
             Some(last) if last.step == step && stage == Stage::Node => last.end = to.point(),
@@ -52,13 +48,12 @@ pub(super) fn tell(path: &mut [Sight], good: bool, arrived: bool) -> (Vec<Passed
             }),
         }
     }
-    name_ends(path, good, arrived, &mut stages, &mut unseen);
-    (stages, unseen)
+    name_ends(path, good, arrived, stages, unseen);
 }
 
 /// What lies between two sights that follow each other; ends are named later. What is received
 /// after it was queued has crossed a link, also within one namespace: loopback, or a veth pair.
-fn between(from: Sight, to: Sight, unseen: &mut Vec<Step>) -> Stage {
+fn between(from: Sight, to: Sight, unseen: &mut Unseen) -> Stage {
     let (a, b) = (from, to);
     let same_netns = a.netns == b.netns;
     if from.leg != to.leg {
@@ -81,7 +76,7 @@ fn between(from: Sight, to: Sight, unseen: &mut Vec<Step>) -> Stage {
 /// 1. its receiver, where it was received and the next is queued;
 /// 2. the wire, where it was queued and the next is received;
 /// 3. else its receiver, and whatever was not seen before it.
-fn turn(from: Sight, to: Sight, unseen: &mut Vec<Step>) -> Stage {
+fn turn(from: Sight, to: Sight, unseen: &mut Unseen) -> Stage {
     let (a, b) = (from, to);
     let (there, link) = if to.leg.is_forward() {
         (Stage::Client, Stage::ClientLink)
@@ -119,7 +114,7 @@ fn name_ends(
     good: bool,
     arrived: bool,
     stages: &mut [Passed],
-    unseen: &mut Vec<Step>,
+    unseen: &mut Unseen,
 ) {
     let home = path[0];
     let mut rest = path;

@@ -41,5 +41,6 @@ pub(in super::super) fn split(journey: &mut Journey, spans: &[(KtimeNs, KtimeNs)
     }
     // What is left is the server's again, up to its answer.
     pieces.push(own);
-    journey.stages.splice(at..=at, pieces);
+    journey.stages.remove(at);
+    journey.stages.insert_many(at, pieces);
 }

@@ -38,7 +38,7 @@ fn new_connections_to_what_is_no_endpoint_are_the_rules_fault() {
             protocol,
             backend: Some("10.244.1.9:8080".parse().unwrap()),
             outcome: Outcome::Dropped,
-            cause: Some("the kernel dropped the SYN: OTHERHOST, by ip6_rcv_core+0x1".to_owned()),
+            cause: Some("the kernel dropped the SYN: XFRM_POLICY, by ip6_forward+0x1".to_owned()),
             ..connection(serial)
         })
     };

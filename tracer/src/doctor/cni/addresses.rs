@@ -1,12 +1,12 @@
-//! Whether there are addresses left for new pods: host-local's files against its ranges, Weave's
-//! own word. Calico's are in the API server alone.
+//! Whether there are addresses left for new pods: host-local's files against its ranges, Calico's
+//! objects in the API, Weave's own word.
 
 use std::net::IpAddr;
 
 use super::{
     Answer, Check, Problem, Seen, config::Configs, device::subnet_env, plugin, plugin::Plugin,
 };
-use crate::model::Severity;
+use crate::model::{Severity, prefix};
 
 pub(super) const ADDRESSES: Check = Check {
     name: "cni_addresses",
@@ -18,13 +18,19 @@ pub(super) const ADDRESSES: Check = Check {
 /// Share of a range in use, in percent, from which on it is a warning.
 const FILLING: u64 = 90;
 
+/// What it means that so many of `room` addresses are used; `None` while there are enough left.
+fn filling(used: u64, room: u64) -> Option<Severity> {
+    if used >= room {
+        Some(Severity::Broken)
+    } else {
+        (used.saturating_mul(100) / room >= FILLING).then_some(Severity::Warning)
+    }
+}
+
 fn run(seen: &Seen) -> Answer {
     match plugin::plugin(seen) {
         Some((Plugin::Weave, _)) => weave(seen),
-        Some((Plugin::Calico, _)) => Answer::Unknown(
-            "Calico keeps them as ipamblocks in the API: calicoctl ipam show --show-blocks"
-                .to_owned(),
-        ),
+        Some((Plugin::Calico, _)) if is_calico_ipam(seen) => calico(seen),
         Some((Plugin::Cilium, _)) => {
             Answer::Unknown("Cilium keeps them in CiliumNode objects".to_owned())
         }
@@ -39,10 +45,6 @@ fn ranges(seen: &Seen) -> Vec<(IpAddr, u8)> {
     let Some(taken) = configs.taken() else {
         return Vec::new();
     };
-    let prefix = |text: &str| {
-        let (address, bits) = text.split_once('/')?;
-        Some((address.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?))
-    };
     let ipams = taken.plugins.iter().map(|plugin| &plugin["ipam"]);
     let mut found: Vec<_> = ipams
         .flat_map(|ipam| {
@@ -50,11 +52,11 @@ fn ranges(seen: &Seen) -> Vec<(IpAddr, u8)> {
             let ranges = sets.flat_map(|set| set.as_array().into_iter().flatten());
             ranges.chain(std::iter::once(ipam))
         })
-        .filter_map(|range| prefix(range["subnet"].as_str()?))
+        .filter_map(|range| prefix::parse(range["subnet"].as_str()?))
         .collect();
     if found.is_empty() {
         let keys = ["FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET"].into_iter();
-        found.extend(keys.filter_map(|key| prefix(&subnet_env(&seen.root, key)?)));
+        found.extend(keys.filter_map(|key| prefix::parse(&subnet_env(&seen.root, key)?)));
     }
     found
 }
@@ -91,17 +93,16 @@ fn host_local(seen: &Seen) -> Answer {
             .iter()
             .filter(|address| address.is_ipv4() == range.is_ipv4());
         let used = used.count() as u64;
-        let percent = used.saturating_mul(100) / room;
-        if percent < FILLING {
+        let Some(severity) = filling(used, room) else {
             said.push(format!("{used} of {room} in {range}/{bits}"));
             continue;
-        }
+        };
         let leaked = leaked(seen, &dir, &names);
         problems.push(Problem {
-            severity: if used >= room { Severity::Broken } else { Severity::Warning },
+            severity,
             follows: &[],
             object: format!("range {range}/{bits} of this node"),
-            sentence: if used >= room {
+            sentence: if severity == Severity::Broken {
                 "has no address left: new pods fail with `no IP addresses available in range set`".to_owned()
             } else {
                 "is nearly used up".to_owned()
@@ -115,6 +116,69 @@ fn host_local(seen: &Seen) -> Answer {
             } else {
                 "give nodes a larger range: kube-controller-manager --node-cidr-mask-size, for new Nodes".to_owned()
             },
+        });
+    }
+    Answer::of(problems, || said.join("; "))
+}
+
+/// Calico may have host-local give addresses, as the other plugins do.
+fn is_calico_ipam(seen: &Seen) -> bool {
+    let configs = Configs::of(&seen.root);
+    let plugins = configs.taken().map(|taken| taken.plugins.iter());
+    let mut types = plugins
+        .into_iter()
+        .flatten()
+        .map(|one| &one["ipam"]["type"]);
+    !types.any(|kind| kind == "host-local")
+}
+
+/// Pools are the whole cluster's: nodes take blocks of them, and addresses of others' blocks when none is left.
+fn calico(seen: &Seen) -> Answer {
+    let pools = match seen.objects.as_ref().map(|objects| &objects.address_pools) {
+        Ok(Ok(pools)) => pools,
+        Ok(Err(why)) | Err(why) => {
+            return Answer::Unknown(format!(
+                "Calico keeps them as ippools and ipamblocks in the API, which were not read: {why}"
+            ));
+        }
+    };
+    let enabled: Vec<_> = pools.iter().filter(|pool| !pool.disabled).collect();
+    if enabled.is_empty() {
+        return Answer::Fails(vec![Problem {
+            severity: Severity::Broken,
+            follows: &[],
+            object: "Calico's address pools".to_owned(),
+            sentence: "give no address: new pods fail with `cannot find a qualified ippool`".to_owned(),
+            evidence: vec![format!("{} ippools, all disabled", pools.len())],
+            remedy: "calicoctl get ippools -o wide; set spec.disabled: false, or create one within the cluster's pod range".to_owned(),
+        }]);
+    }
+    let (mut said, mut problems) = (Vec::new(), Vec::new());
+    for pool in enabled {
+        let (first, bits) = pool.range;
+        let width: u8 = if first.is_ipv4() { 32 } else { 128 };
+        let room = 1_u64.checked_shl(u32::from(width.saturating_sub(bits)));
+        let room = room.unwrap_or(u64::MAX);
+        let given = pool.given;
+        let Some(severity) = filling(given, room) else {
+            said.push(format!("{given} of {room} in pool {}", pool.name));
+            continue;
+        };
+        problems.push(Problem {
+            severity,
+            follows: &[],
+            object: format!("Calico's address pool {}, {first}/{bits}", pool.name),
+            sentence: if severity == Severity::Broken {
+                "has no address left: new pods fail with `Assigned 0 out of 1 requested IPv4 addresses` where it is the only pool"
+                    .to_owned()
+            } else {
+                "is nearly used up".to_owned()
+            },
+            evidence: vec![format!(
+                "{given} of {room} addresses are given, in {} blocks",
+                pool.blocks
+            )],
+            remedy: "calicoctl ipam check --show-problem-ips, then calicoctl ipam release for those that leaked; else add an ippool".to_owned(),
         });
     }
     Answer::of(problems, || said.join("; "))
@@ -173,7 +237,7 @@ fn weave(seen: &Seen) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::{super::fixtures, *};
-    use crate::doctor::seen::http::Page;
+    use crate::{cluster::objects::AddressPool, doctor::seen::http::Page};
 
     #[test]
     fn a_range_is_judged_by_its_files() {
@@ -196,6 +260,42 @@ mod tests {
             problems[0].evidence[1].starts_with("253 of them")
                 || problems[0].evidence[1].starts_with("252 of them")
         );
+    }
+
+    #[test]
+    fn calicos_pools_are_judged_by_what_is_given() {
+        let mut node = fixtures::calico();
+        let pool = |name: &str, disabled, given| AddressPool {
+            name: name.to_owned(),
+            range: ("10.1.0.0".parse().unwrap(), 24),
+            disabled,
+            blocks: 4,
+            given,
+        };
+        let judged = |node: &mut fixtures::Node, pools| {
+            node.seen.objects.as_mut().unwrap().address_pools = pools;
+            run(&node.seen)
+        };
+        let Answer::Holds(said) = judged(&mut node, Ok(vec![pool("a", false, 10)])) else {
+            panic!("there is room");
+        };
+        assert_eq!(said, "10 of 256 in pool a");
+        for (pools, verdict) in [
+            (vec![pool("a", false, 10), pool("b", false, 231)], "warning"),
+            (vec![pool("a", false, 256)], "broken"),
+            (vec![pool("a", true, 10)], "broken"),
+            (vec![pool("a", true, 256), pool("b", false, 1)], "good"),
+        ] {
+            assert_eq!(
+                judged(&mut node, Ok(pools.clone())).verdict(),
+                verdict,
+                "{pools:?}"
+            );
+        }
+        let Answer::Unknown(why) = judged(&mut node, Err("forbidden".to_owned())) else {
+            panic!("nobody may look");
+        };
+        assert!(why.ends_with("not read: forbidden"), "{why}");
     }
 
     #[test]

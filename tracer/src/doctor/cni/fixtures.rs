@@ -81,6 +81,7 @@ fn objects() -> Objects {
         service_accounts: Ok(Vec::new()),
         roles: Ok(Vec::new()),
         network_policies: Ok(Vec::new()),
+        address_pools: Err("the server could not find the requested resource".to_owned()),
         pod_count: Ok(10),
         service_count: Ok(5),
     }
@@ -94,6 +95,7 @@ fn node(name: &str, address: &str, range: &str) -> NodeObject {
         annotations: BTreeMap::new(),
         ready: Ok(()),
         taints: Vec::new(),
+        runtime: "containerd://2.4.2".to_owned(),
     }
 }
 
@@ -194,15 +196,18 @@ pub(in crate::doctor) fn flannel() -> Node {
             link(5, "veth5a9d1b2c", LinkKind::Veth, 1450, [5; 6], Some(4)),
         ],
         addresses: vec![
+            // Derived: the machine's own address.
             (2, ip("192.0.2.11"), 24),
             // Observed.
             (3, ip("10.244.1.0"), 32),
             (4, ip("10.244.1.1"), 24),
         ],
         routes: vec![
+            // Derived: the machine's own way out.
             route("0.0.0.0", 0, Some("192.0.2.1"), 2),
             // Observed: "10.244.N.0/24 via 10.244.N.0 dev flannel.1 onlink".
             route("10.244.2.0", 24, Some("10.244.2.0"), 3),
+            // Derived: what the bridge's address brings with it.
             route("10.244.1.0", 24, None, 4),
         ],
         // Observed: permanent neighbour, then "dst NODE-IP self permanent".
@@ -269,11 +274,13 @@ pub(in crate::doctor) fn calico() -> Node {
             link(4, "cali1234567890a", LinkKind::Veth, 1450, [0xee; 6], None),
         ],
         addresses: vec![
+            // Derived: the machine's own address.
             (2, ip("192.0.2.11"), 24),
             // Observed: the tunnel's address, /32.
             (3, ip("10.244.51.64"), 32),
         ],
         routes: vec![
+            // Derived: the machine's own way out.
             route("0.0.0.0", 0, Some("192.0.2.1"), 2),
             // Observed: "POD dev caliX scope link".
             route("10.244.51.65", 32, None, 4),
@@ -343,11 +350,13 @@ pub(in crate::doctor) fn weave() -> Node {
             link(6, "vethwepl5a9d1b2", LinkKind::Veth, 65535, [6; 6], Some(3)),
         ],
         addresses: vec![
+            // Derived: the machine's own address.
             (2, ip("192.0.2.11"), 24),
             // Observed: one flat range on every node. Derived: which address.
             (3, ip("10.32.0.1"), 12),
         ],
         routes: vec![
+            // Derived: the machine's own way out.
             route("0.0.0.0", 0, Some("192.0.2.1"), 2),
             // Observed: no route for each node.
             route("10.32.0.0", 12, None, 3),

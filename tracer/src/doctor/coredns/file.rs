@@ -1,6 +1,10 @@
 //! The Corefile: faults by line, and whether what it says can serve this cluster.
 
-use super::{Answer, Check, NAME, Problem, Seen, corefile::Corefile, node};
+use super::{
+    Answer, Check, NAME, Problem, Seen,
+    corefile::{Corefile, Server},
+    node,
+};
 use crate::model::Severity;
 
 pub(super) const COREFILE: Check = Check {
@@ -61,14 +65,6 @@ fn said(file: &Corefile, domain: &str) -> String {
 
 /// What a file without faults can still fail to do.
 fn meaning(file: &Corefile, domain: &str) -> Vec<Problem> {
-    let problem = |severity, line: usize, sentence: String, remedy: &str| Problem {
-        severity,
-        follows: &[],
-        object: format!("ConfigMap kube-system/coredns, line {line} of Corefile"),
-        sentence,
-        evidence: Vec::new(),
-        remedy: format!("kubectl -n kube-system edit configmap coredns: {remedy}"),
-    };
     let Some(server) = file.server(domain, 53) else {
         return vec![problem(
             Severity::Broken,
@@ -140,6 +136,39 @@ fn meaning(file: &Corefile, domain: &str) -> Vec<Problem> {
             "add forward . /etc/resolv.conf",
         )),
         (None, _) => {}
+    }
+    problems.extend(care(server));
+    problems
+}
+
+/// A problem at a line, and what to write there.
+fn problem(severity: Severity, line: usize, sentence: String, remedy: &str) -> Problem {
+    Problem {
+        severity,
+        follows: &[],
+        object: format!("ConfigMap kube-system/coredns, line {line} of Corefile"),
+        sentence,
+        evidence: Vec::new(),
+        remedy: format!("kubectl -n kube-system edit configmap coredns: {remedy}"),
+    }
+}
+
+/// What serves, and leaves its clients or its keepers alone when something goes wrong.
+fn care(server: &Server) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let Some(health) = server.plugin("health") {
+        let waits = health
+            .options
+            .iter()
+            .any(|option| option.name == "lameduck");
+        if !waits {
+            problems.push(problem(
+                Severity::Warning,
+                health.line,
+                "has no lameduck: a pod of CoreDNS that is told to end stops answering at once, while nodes still send it queries".to_owned(),
+                "write health { lameduck 5s }",
+            ));
+        }
     }
     if server.plugin("errors").is_none() {
         problems.push(problem(
@@ -215,6 +244,7 @@ mod tests {
         check("/etc/resolv.conf", "127.0.0.53", "a loop");
         check("  loop\n", "", "has no plugin loop");
         check("  errors\n", "", "has no plugin errors");
+        check("  loop\n", "  loop\n  health\n", "has no lameduck");
         check(".:53", ".:1053", "no block serves cluster.local on port 53");
     }
 }

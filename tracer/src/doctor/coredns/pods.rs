@@ -4,7 +4,11 @@
 mod cause;
 
 use self::cause::{cause_of_log, cause_of_pod};
-use super::{Answer, Check, LABEL, Problem, Seen, objects::deployment};
+use super::{
+    Answer, Check, LABEL, Problem, Seen,
+    corefile::{Corefile, Plugin},
+    objects::deployment,
+};
 use crate::{cluster::objects::PodObject, doctor::causes, model::Severity};
 
 pub(super) const PODS: Check = Check {
@@ -151,6 +155,51 @@ fn needed_mib(pods: u64, services: u64, autopath: bool) -> u64 {
     }
 }
 
+/// MiB more that a cache needs which is to hold more than the usual number of answers; for those 30 MiB are in what
+/// was published.
+fn more_for_cache(file: &Corefile) -> u64 {
+    let caches = file.servers.iter().flat_map(|server| &server.plugins);
+    let caches = caches.filter(|plugin| plugin.name == "cache");
+    let capacity = |cache: &Plugin, kind: &str| {
+        let mut options = cache.options.iter();
+        let option = options.find(|option| option.name == kind)?;
+        option.args.first()?.parse::<u64>().ok()
+    };
+    let more = caches.flat_map(|cache| {
+        ["success", "denial"].map(|kind| {
+            capacity(cache, kind)
+                .unwrap_or(CACHED)
+                .saturating_sub(CACHED)
+        })
+    });
+    more.sum::<u64>() * 30 / (2 * CACHED)
+}
+
+/// Answers that a cache holds of either kind, good ones and denials, where nothing else is said (plugin/cache).
+const CACHED: u64 = 9984;
+
+/// Share of the limit, in percent, from which on what is in use is a warning.
+const NEARLY: u64 = 90;
+
+/// The most memory that one of CoreDNS's pods uses, in MiB, by its own metrics.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a process's memory, in MiB, is far below 2^52"
+)]
+fn used_mib(seen: &Seen) -> Option<u64> {
+    let pages = seen
+        .http
+        .iter()
+        .filter(|(port, _)| port.ends_with(":9153/metrics"));
+    let used = pages.filter_map(|(_, page)| {
+        let mut lines = page.as_ref().ok()?.body.lines();
+        let bytes = lines.find_map(|line| line.strip_prefix("process_resident_memory_bytes "))?;
+        Some((bytes.parse::<f64>().ok()? / f64::from(1 << 20)) as u64)
+    });
+    used.max()
+}
+
 fn memory(seen: &Seen) -> Answer {
     let objects = match &seen.objects {
         Ok(objects) => objects,
@@ -168,8 +217,13 @@ fn memory(seen: &Seen) -> Answer {
     let maps = objects.config_maps.as_ref().ok();
     let corefile = maps.and_then(|maps| maps.get("coredns")?.get("Corefile"));
     let autopath = corefile.is_some_and(|text| text.contains("autopath"));
-    let needed = needed_mib(pods, services, autopath);
-    let counted = format!("{pods} pods and {services} Services need {needed} MiB");
+    let file = corefile
+        .map(|text| Corefile::parse(text))
+        .unwrap_or_default();
+    let needed = needed_mib(pods, services, autopath) + more_for_cache(&file);
+    let used = used_mib(seen);
+    let uses = used.map_or_else(String::new, |used| format!("; one uses {used} MiB"));
+    let counted = format!("{pods} pods and {services} Services need {needed} MiB{uses}");
     let limit = workload
         .containers
         .first()
@@ -178,6 +232,25 @@ fn memory(seen: &Seen) -> Answer {
         return Answer::Holds(format!("{counted}; no limit is set"));
     };
     let limit = limit >> 20;
+    // Pods that were started with another limit use what they use.
+    if let Some(used) =
+        used.filter(|used| *used <= limit && used * 100 >= limit * NEARLY && limit >= needed)
+    {
+        return Answer::Fails(vec![Problem {
+            severity: Severity::Warning,
+            follows: &[],
+            object: format!("Deployment kube-system/{}", workload.name),
+            sentence: format!(
+                "uses nearly all of its memory: {used} of {limit} MiB; beyond it the kernel ends the pod"
+            ),
+            evidence: vec![format!("{counted}; the limit is {limit} MiB")],
+            remedy: format!(
+                "kubectl -n kube-system set resources deployment {} --limits=memory={}Mi",
+                workload.name,
+                needed.max(used) * 3 / 2
+            ),
+        }]);
+    }
     if limit >= needed {
         return Answer::Holds(format!("{counted}; the limit is {limit} MiB"));
     }
@@ -321,6 +394,22 @@ mod tests {
         }]);
         assert_eq!(memory(&node.seen).verdict(), "good");
         node.seen.objects.as_mut().unwrap().pod_count = Ok(50_000);
+        assert_eq!(memory(&node.seen).verdict(), "warning");
+        // A cache for ten times as many answers.
+        let objects = node.seen.objects.as_mut().unwrap();
+        objects.pod_count = Ok(10);
+        let corefile = ".:53 {\n  cache 30 {\n    success 99840\n  }\n}\n".to_owned();
+        let map = [("Corefile".to_owned(), corefile)].into();
+        objects.config_maps = Ok([("coredns".to_owned(), map)].into());
+        assert_eq!(memory(&node.seen).verdict(), "warning");
+        node.seen.objects.as_mut().unwrap().config_maps = Ok(std::collections::BTreeMap::new());
+        assert_eq!(memory(&node.seen).verdict(), "good");
+        let page = crate::doctor::seen::http::Page {
+            status: 200,
+            body: "process_resident_memory_bytes 6.9e+07\n".to_owned(),
+        };
+        let port = "10.244.1.2:9153/metrics".to_owned();
+        node.seen.http.insert(port, Ok(page));
         assert_eq!(memory(&node.seen).verdict(), "warning");
     }
 }

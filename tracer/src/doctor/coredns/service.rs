@@ -4,7 +4,11 @@
 use std::net::IpAddr;
 
 use super::{Answer, Check, LABEL, Problem, Seen, node};
-use crate::{cluster::objects::Service, doctor::causes, model::Severity};
+use crate::{
+    cluster::objects::Service,
+    doctor::{causes, seen::http::Page},
+    model::Severity,
+};
 
 pub(super) const SERVICE: Check = Check {
     name: "kube_dns_service",
@@ -26,6 +30,11 @@ pub(super) const METRICS: Check = Check {
     why: "CoreDNS counts its own failures: SERVFAILs tell of upstream servers or of the API server out of reach",
     run: metrics,
 };
+
+/// Queries a second that one pod of CoreDNS was measured to answer: names of the cluster, and others
+/// (<https://github.com/coredns/deployment/blob/master/kubernetes/Scaling_CoreDNS.md>).
+const INSIDE: f64 = 33_669.0;
+const OUTSIDE: f64 = 6_733.0;
 
 /// Share of SERVFAIL, in percent, and least number of answers, from which on it is a warning.
 const SERVFAIL: f64 = 5.0;
@@ -192,7 +201,19 @@ fn cluster_dns(seen: &Seen) -> Answer {
         .copied()
         .collect();
     if wrong.is_empty() {
-        return Answer::Holds(format!("{}, as the Service has it", list(&told)));
+        let problems: Vec<_> = told
+            .iter()
+            .filter(|address| local(address))
+            .filter_map(|address| local_cache(seen, *address, &list(&held)))
+            .collect();
+        return Answer::of(problems, || {
+            let by = if told.iter().any(local) {
+                "which a cache on this node has"
+            } else {
+                "as the Service has it"
+            };
+            format!("{}, {by}", list(&told))
+        });
     }
     Answer::Fails(vec![problem(
         node::KUBELET_CONFIG,
@@ -212,6 +233,58 @@ fn cluster_dns(seen: &Seen) -> Answer {
     )])
 }
 
+/// What is wrong with NodeLocal DNSCache at `address` of this node; `None` where it listens, or that is not known.
+///
+/// 1. A device has the address: the cache makes `nodelocaldns`, and adds it there.
+/// 2. A socket is at its port 53 over UDP, or at that of all addresses.
+fn local_cache(seen: &Seen, address: IpAddr, service: &str) -> Option<Problem> {
+    let network = seen.network.as_ref().ok()?;
+    let (sentence, shown) = match network.holder(address) {
+        None => (
+            format!(
+                "tells pods to ask {address}, NodeLocal DNSCache's, which no device of this node has"
+            ),
+            "no device nodelocaldns, nor any other, has it".to_owned(),
+        ),
+        Some(link) => {
+            let sockets = seen.root.read("/proc/net/udp").ok()?;
+            if listens(&sockets, address) {
+                return None;
+            }
+            (
+                format!(
+                    "tells pods to ask {address}, NodeLocal DNSCache's, and nobody listens there"
+                ),
+                format!(
+                    "device {} has it; no socket of UDP is at its port 53",
+                    link.name
+                ),
+            )
+        }
+    };
+    Some(problem(
+        node::KUBELET_CONFIG,
+        format!("{sentence}: no name resolves in pods of this node"),
+        vec![format!("clusterDNS: {address}"), shown],
+        format!(
+            "kubectl -n kube-system get pods -l k8s-app=node-local-dns -o wide, and why none runs on this node; without the cache set clusterDNS: [{service}] there, systemctl restart kubelet, and start pods anew"
+        ),
+    ))
+}
+
+/// Whether a socket of UDP is at port 53 of `address`, or of all, by /proc/net/udp: the second word of each line is
+/// the address in hexadecimal digits, of the processor's byte order, and the port.
+fn listens(sockets: &str, address: IpAddr) -> bool {
+    let IpAddr::V4(address) = address else {
+        return true;
+    };
+    let own = format!("{:08X}:0035", u32::from_ne_bytes(address.octets()));
+    sockets.lines().any(|line| {
+        let at = line.split_whitespace().nth(1);
+        at == Some(own.as_str()) || at == Some("00000000:0035")
+    })
+}
+
 /// Sums `name`'s samples whose labels contain `label` (Prometheus's text format).
 fn sum(text: &str, name: &str, label: &str) -> f64 {
     let lines = text
@@ -220,6 +293,21 @@ fn sum(text: &str, name: &str, label: &str) -> f64 {
     let numbers = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
     // The sum of nothing is -0 otherwise.
     numbers.fold(0.0, |sum, number| sum + number)
+}
+
+/// Queries a second at each of CoreDNS's pods that was asked twice.
+fn rates(seen: &Seen) -> Vec<f64> {
+    let (later, apart) = &seen.later;
+    let count = |page: &Result<Page, String>| {
+        let page = page.as_ref().ok()?;
+        Some(sum(&page.body, "coredns_dns_requests_total", ""))
+    };
+    let rates = later.iter().filter_map(|(port, page)| {
+        let before = count(seen.http.get(port)?)?;
+        let grown = (count(page)? - before).max(0.0);
+        (!apart.is_zero()).then(|| grown / apart.as_secs_f64())
+    });
+    rates.collect()
 }
 
 fn metrics(seen: &Seen) -> Answer {
@@ -250,12 +338,32 @@ fn metrics(seen: &Seen) -> Answer {
     );
     let share = |part: f64, of: f64| if of > 0.0 { part * 100.0 / of } else { 0.0 };
     let percent = share(servfail, answers);
+    let rates = rates(seen);
+    let most = rates.iter().copied().fold(0.0, f64::max);
+    let rate = match rates.len() {
+        0 => String::new(),
+        _ => format!(", {most:.0} queries a second at most at one"),
+    };
     let said = format!(
-        "{} of {} pods asked: {answers} answers, {percent:.1} % SERVFAIL, cache hits {:.0} %",
+        "{} of {} pods asked: {answers} answers, {percent:.1} % SERVFAIL, cache hits {:.0} %{rate}",
         texts.len(),
         pages.len(),
         share(hits, hits + misses)
     );
+    if most >= OUTSIDE {
+        return Answer::Fails(vec![Problem {
+            severity: Severity::Warning,
+            follows: &[],
+            object: "CoreDNS's pods".to_owned(),
+            sentence: format!(
+                "are asked {most:.0} times a second at most each: one was measured to answer {OUTSIDE:.0} for names outside the cluster, {INSIDE:.0} within"
+            ),
+            evidence: vec![said],
+            remedy:
+                "kubectl -n kube-system scale deployment coredns --replicas=…; NodeLocal DNSCache"
+                    .to_owned(),
+        }]);
+    }
     if answers >= ENOUGH && percent >= SERVFAIL {
         return Answer::Fails(vec![Problem {
             severity: Severity::Warning,
@@ -342,6 +450,55 @@ mod tests {
         let node =
             with_service(|service| service.cluster_ips = vec!["10.96.0.11".parse().unwrap()]);
         assert!(sentence(cluster_dns(&node.seen)).contains("10.96.0.10, which no DNS Service has"));
+    }
+
+    #[test]
+    fn a_cache_on_the_node_must_be_there_and_listen() {
+        let local = "169.254.20.10";
+        let mut node = with_service(|_| {});
+        node.write(
+            "var/lib/kubelet/config.yaml",
+            "clusterDNS:\n- 169.254.20.10\n",
+        );
+        assert!(sentence(cluster_dns(&node.seen)).contains("which no device of this node has"));
+        let address = (2, local.parse().unwrap(), 32);
+        node.network().addresses.push(address);
+        node.write("proc/net/udp", "  sl  local_address\n");
+        assert!(sentence(cluster_dns(&node.seen)).contains("nobody listens there"));
+        let sockets = format!(
+            "  12: {:08X}:0035 00000000:0000 07\n",
+            u32::from_ne_bytes([169, 254, 20, 10])
+        );
+        node.write("proc/net/udp", &sockets);
+        assert_eq!(cluster_dns(&node.seen).verdict(), "good");
+    }
+
+    #[test]
+    fn failures_and_queries_of_coredns_are_read_from_its_metrics() {
+        let check = |before: &str, after: &str, expected: &str| {
+            let mut node = with_service(|_| {});
+            let port = "10.244.1.2:9153/metrics".to_owned();
+            let page = |body: &str| {
+                Ok(Page {
+                    status: 200,
+                    body: body.to_owned(),
+                })
+            };
+            node.seen.http.insert(port.clone(), page(before));
+            let later = [(port, page(after))].into();
+            node.seen.later = (later, std::time::Duration::from_secs(2));
+            let said = format!("{:?}", metrics(&node.seen));
+            assert!(said.contains(expected), "{said}");
+        };
+        let asked = |count: u32| format!("coredns_dns_requests_total{{type=\"A\"}} {count}\n");
+        check(&asked(10), &asked(30), "10 queries a second at most at one");
+        check(&asked(0), &asked(20_000), "are asked 10000 times a second");
+        let fails = "coredns_dns_responses_total{rcode=\"NOERROR\"} 900\n\
+                     coredns_dns_responses_total{rcode=\"SERVFAIL\"} 100\n\
+                     coredns_cache_hits_total{type=\"success\"} 30\n\
+                     coredns_cache_misses_total{} 10\n";
+        check(fails, fails, "fail often: 10.0 % are SERVFAIL");
+        check(fails, fails, "cache hits 75 %");
     }
 
     #[test]

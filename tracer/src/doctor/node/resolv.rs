@@ -68,6 +68,12 @@ pub(in crate::doctor) fn path(root: &Root) -> String {
     configured.unwrap_or("/etc/resolv.conf").to_owned()
 }
 
+/// What the kubelet puts into a pod's resolv.conf at most, beside which it leaves away (`MaxDNSSearchPaths` and
+/// `MaxDNSSearchListChars`, pkg/apis/core/validation/validation.go); the cluster's own are three of them.
+const SEARCH: usize = 32;
+const SEARCH_CHARS: usize = 2048;
+const OWN: usize = 3;
+
 /// glibc asks the first three (MAXNS, resolv.h); the kubelet hands on no more.
 const SERVERS: usize = 3;
 
@@ -144,6 +150,17 @@ fn run(seen: &Seen) -> Answer {
                 found.nameservers.len()
             ),
             format!("keep three nameserver lines in {path}"),
+        ));
+    }
+    let chars: usize = found.search.iter().map(|domain| domain.len() + 1).sum();
+    if found.search.len() + OWN > SEARCH || chars > SEARCH_CHARS {
+        problems.push(problem(
+            Severity::Warning,
+            format!(
+                "has {} search domains: with a pod's own three they are more than the {SEARCH}, or {SEARCH_CHARS} characters, that the kubelet hands on, and the last are left away",
+                found.search.len()
+            ),
+            format!("keep in {path} the search domains that pods need; each name with fewer dots than ndots is asked with each of them"),
         ));
     }
     Answer::of(problems, || {
@@ -224,6 +241,20 @@ mod tests {
             ),
         ];
         assert_eq!(said(&files).verdict(), "good");
+    }
+
+    #[test]
+    fn a_search_list_longer_than_the_kubelet_hands_on_is_a_warning() {
+        let list = |count: usize| {
+            let domains: Vec<_> = (0..count).map(|number| format!("d{number}.test")).collect();
+            format!("nameserver 192.0.2.1\nsearch {}\n", domains.join(" "))
+        };
+        let check = |count, verdict: &str| {
+            let text = list(count);
+            assert_eq!(said(&[("etc/resolv.conf", &text)]).verdict(), verdict);
+        };
+        check(29, "good");
+        check(30, "warning");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use rtnetlink::{
     },
 };
 
+use crate::model::prefix::contains;
+
 /// Table `main` (enum rt_class_t, include/uapi/linux/rtnetlink.h).
 const MAIN: u32 = 254;
 
@@ -164,7 +166,7 @@ impl Network {
     pub fn route(&self, address: IpAddr) -> Option<&Route> {
         let routes = self.routes.iter();
         routes
-            .filter(|route| contains(route.to, route.bits, address))
+            .filter(|route| contains((route.to, route.bits), address))
             .max_by_key(|route| route.bits)
     }
 
@@ -174,21 +176,6 @@ impl Network {
         routes.sort_by_key(|route| route.to.is_ipv6());
         routes.first().copied()
     }
-}
-
-/// Whether the prefix holds an address.
-pub(in crate::doctor) fn contains(prefix: IpAddr, bits: u8, address: IpAddr) -> bool {
-    let (prefix, address, width) = match (prefix, address) {
-        (IpAddr::V4(prefix), IpAddr::V4(address)) => (
-            u128::from(prefix.to_bits()),
-            u128::from(address.to_bits()),
-            32,
-        ),
-        (IpAddr::V6(prefix), IpAddr::V6(address)) => (prefix.to_bits(), address.to_bits(), 128),
-        _ => return false,
-    };
-    let rest = u32::from(width - bits.min(width));
-    prefix.checked_shr(rest).unwrap_or(0) == address.checked_shr(rest).unwrap_or(0)
 }
 
 async fn read(handle: &Handle) -> Result<Network, rtnetlink::Error> {
@@ -395,20 +382,6 @@ fn forwarding(message: &NeighbourMessage) -> Option<Forwarding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_prefix_holds_its_own_addresses_only() {
-        let check = |prefix: &str, bits, address: &str, expected| {
-            let holds = contains(prefix.parse().unwrap(), bits, address.parse().unwrap());
-            assert_eq!(holds, expected, "{prefix}/{bits} {address}");
-        };
-        check("10.244.1.0", 24, "10.244.1.7", true);
-        check("10.244.1.0", 24, "10.244.2.7", false);
-        check("0.0.0.0", 0, "192.0.2.1", true);
-        check("::", 0, "192.0.2.1", false);
-        check("fd00:10:244:1::", 64, "fd00:10:244:1::5", true);
-        check("10.244.1.0", 32, "10.244.1.1", false);
-    }
 
     #[tokio::test]
     async fn this_machines_loopback_is_read() {

@@ -3,6 +3,7 @@
 use std::{fs, io};
 
 use super::Root;
+use crate::node::Throttled;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,38 @@ impl Process {
         }
         last
     }
+}
+
+/// What a CPU limit did to each process called `comm` since it began, and, as yet, since the first look.
+pub(super) fn throttled(comm: &str, root: &Root) -> Vec<(u32, Option<[Throttled; 2]>)> {
+    let pids = root.list("/proc").into_iter();
+    let pids = pids.filter_map(|name| name.parse::<u32>().ok());
+    let called = pids.filter(|pid| {
+        let name = root.read(&format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.trim_end() == comm)
+    });
+    called
+        .map(|pid| {
+            (
+                pid,
+                limit_of(pid, root).map(|began| [began, Throttled::default()]),
+            )
+        })
+        .collect()
+}
+
+/// The same at a second look.
+pub(super) fn look_again(all: &mut [(u32, Option<[Throttled; 2]>)], root: &Root) {
+    for (pid, told) in all {
+        *told = match (told.take(), limit_of(*pid, root)) {
+            (Some([before, _]), Some(now)) => Some([now, now.since(before)]),
+            _ => None,
+        };
+    }
+}
+
+fn limit_of(pid: u32, root: &Root) -> Option<Throttled> {
+    Throttled::of(&root.path("/"), &root.path(&format!("/proc/{pid}")))
 }
 
 /// Those whose network namespace is ours, for pods of their own network run other people's programs; and those

@@ -14,6 +14,7 @@ use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Edns, Header, HeaderCounts, Metadata, ResponseCode};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 
 use super::zone::Zone;
@@ -22,6 +23,8 @@ use crate::lab::Error;
 
 /// How long the answer for `slow.lab.test` is held back.
 const SLOW: Duration = Duration::from_millis(300);
+/// How much of a processor's time the answer for `busy.lab.test` takes.
+const BUSY: Duration = Duration::from_millis(20);
 /// The largest answer over UDP, in bytes, whatever the client offers: that of most servers.
 const MAX_UDP: u16 = 4096;
 /// After so long without a query a TCP connection is closed.
@@ -107,6 +110,9 @@ impl RequestHandler for Honest {
             if self.zone.is_slow(query.name()) {
                 tokio::time::sleep(SLOW).await;
             }
+            if self.zone.is_busy(query.name()) {
+                work(BUSY);
+            }
             let (code, answers) = self.zone.answer(query.name(), query.query_type());
             let mut answers = answers.peekable();
             let soa = if answers.peek().is_none() {
@@ -132,4 +138,14 @@ impl RequestHandler for Honest {
             })
         })
     }
+}
+
+/// Keeps this thread's processor busy until it has run for so long.
+fn work(time: Duration) {
+    let now = || {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::try_from(now).unwrap_or_default()
+    };
+    let end = now() + time;
+    while now() < end {}
 }

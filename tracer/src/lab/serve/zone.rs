@@ -24,6 +24,7 @@ pub(super) struct Zone {
     names: HashMap<LowerName, Vec<Record>>,
     soa: [Record; 1],
     slow: LowerName,
+    busy: LowerName,
 }
 
 impl Zone {
@@ -42,12 +43,14 @@ impl Zone {
             names: HashMap::new(),
             soa: [record("cluster.local", RData::SOA(soa))],
             slow: LowerName::from(name("slow.lab.test")),
+            busy: LowerName::from(name("busy.lab.test")),
         };
         zone.add_services();
         zone.add_hosts();
         zone.add("big.lab.test", text(BIG_STRINGS));
         zone.add("huge.lab.test", text(HUGE_STRINGS));
         zone.add_address("slow.lab.test", IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200)));
+        zone.add_address("busy.lab.test", IpAddr::V4(Ipv4Addr::new(192, 0, 2, 201)));
         zone
     }
 
@@ -81,6 +84,11 @@ impl Zone {
     /// Whether the answer is to be held back for a while.
     pub(super) fn is_slow(&self, name: &LowerName) -> bool {
         *name == self.slow
+    }
+
+    /// Whether the answer is to cost the server's processor much.
+    pub(super) fn is_busy(&self, name: &LowerName) -> bool {
+        *name == self.busy
     }
 
     fn add_services(&mut self) {

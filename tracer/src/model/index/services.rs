@@ -30,10 +30,7 @@ impl Spot {
     pub(super) fn of(address: SocketAddr, protocol: Protocol) -> Self {
         Self {
             ip: Some(address.ip()),
-            protocol: match protocol {
-                Protocol::Udp => PortProtocol::Udp,
-                Protocol::Tcp => PortProtocol::Tcp,
-            },
+            protocol: protocol.into(),
             port: address.port(),
         }
     }

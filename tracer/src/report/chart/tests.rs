@@ -278,12 +278,12 @@ fn an_svg_is_the_same_each_time_and_dark_where_the_browser_is() {
 
 #[test]
 fn a_png_is_1600_pixels_wide() {
-    let path = std::env::temp_dir().join(format!("tracer-chart-{}.png", std::process::id()));
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("chart.png");
     charts(&whole(&sample()))[0]
         .png(Theme::Dark, &path)
         .unwrap();
     let png = std::fs::read(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
     // PNG, section 11.2.2: the width follows signature, length and type of the first chunk.
     assert_eq!(
         (&png[1..4], &png[16..20]),

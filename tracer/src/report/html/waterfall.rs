@@ -4,14 +4,19 @@ use std::io::{self, Write};
 
 use super::Text;
 use crate::{
-    model::{Journey, Named, journey::Stage},
+    model::{Dns, Journey, Named, journey::Stage},
     report::text::{place, short},
 };
 
 /// Most characters of a name.
 const NAME: usize = 60;
 
-pub(super) fn table(journey: &Journey, named: &Named, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn table(
+    journey: &Journey,
+    dns: Option<&Dns>,
+    named: &Named,
+    out: &mut impl Write,
+) -> io::Result<()> {
     writeln!(
         out,
         "<div class=\"scroll\"><table class=\"way\"><thead><tr><th scope=\"col\">leg<th scope=\"col\">stage<th scope=\"col\">when<th scope=\"col\" class=\"n\">took<th scope=\"col\">where<tbody>"
@@ -28,7 +33,7 @@ pub(super) fn table(journey: &Journey, named: &Named, out: &mut impl Write) -> i
             step.stage.name(),
             side(step.stage),
             short(took),
-            Text(&place(journey, named, (step, begin, end), NAME))
+            Text(&place(journey, dns, named, (step, begin, end), NAME))
         )?;
     }
     writeln!(out, "</table></div>")

@@ -12,6 +12,7 @@ use super::{
     api::{ApiLine, AskedSummary},
     clock::ClockSummary,
     journey::StepLine,
+    lag::LagLine,
     micros,
 };
 use crate::{
@@ -39,6 +40,8 @@ struct Summary<'a> {
     spreads: Vec<SpreadSummary<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api: Option<ApiLine<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programming: Option<LagLine<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clocks: Vec<ClockSummary<'a>>,
     conntrack: Vec<ConntrackSummary<'a>>,
@@ -145,7 +148,7 @@ struct Stopped {
 }
 
 #[derive(Serialize)]
-struct Percentiles {
+pub(super) struct Percentiles {
     p50: f64,
     p90: f64,
     p99: f64,
@@ -211,6 +214,7 @@ pub(in crate::report) fn summary(
             .map(|(source, &n)| (source.name(), n))
             .collect(),
         api: trace.api.as_ref().map(ApiLine::from),
+        programming: trace.lag.as_ref().map(LagLine::of),
         clocks: trace.clocks.iter().map(ClockSummary::of).collect(),
         conntrack: trace.conntrack.iter().map(conntrack).collect(),
         unplaced: Unplaced {
@@ -308,7 +312,7 @@ fn stopped(totals: Option<&StageTotals>) -> Vec<Stopped> {
         .collect()
 }
 
-fn percentiles(latency: &Latency) -> Option<Percentiles> {
+pub(super) fn percentiles(latency: &Latency) -> Option<Percentiles> {
     let at = |quantile| latency.quantile(quantile).map(micros);
     Some(Percentiles {
         p50: at(0.5)?,

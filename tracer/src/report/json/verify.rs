@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::model::walk::{Walk, WalkStep, Way};
+use crate::model::walk::{ReplyWay, Walk, WalkStep, Way};
 
 #[derive(Serialize)]
 struct WalkLine<'a> {
@@ -49,6 +49,21 @@ struct WayObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
     steps: Vec<StepObject<'a>>,
+    replies: Vec<ReplyObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct ReplyObject<'a> {
+    probability: [f64; 2],
+    end: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+    source: String,
+    destination: String,
+    right: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
+    steps: Vec<StepObject<'a>>,
 }
 
 pub(in crate::report) fn walk(walk: &Walk, out: &mut impl Write) -> io::Result<()> {
@@ -87,6 +102,20 @@ fn way(way: &Way) -> WayObject<'_> {
         destination: way.destination.to_string(),
         source_change: way.source.as_deref(),
         affinity_s: way.affinity.map(|time| time.as_secs()),
+        by: way.by.as_deref(),
+        steps: way.steps.iter().map(step).collect(),
+        replies: way.replies.iter().map(reply).collect(),
+    }
+}
+
+fn reply(way: &ReplyWay) -> ReplyObject<'_> {
+    ReplyObject {
+        probability: [way.low, way.high],
+        end: way.end.name(),
+        detail: &way.detail,
+        source: way.source.to_string(),
+        destination: way.destination.to_string(),
+        right: way.right,
         by: way.by.as_deref(),
         steps: way.steps.iter().map(step).collect(),
     }

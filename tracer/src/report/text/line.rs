@@ -51,11 +51,13 @@ fn with_time(
     time: &dyn Display,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let stopped = row.stopped().map(|at| super::path::stopped(at, named));
-    let (cause, upstream) = match row {
-        Row::Dns(dns) => (&dns.cause, dns.upstream.as_deref()),
-        Row::Connection(connection) => (&connection.cause, None),
+    let dns = row.dns();
+    let cause = match row {
+        Row::Dns(dns) => &dns.cause,
+        Row::Connection(connection) => &connection.cause,
     };
+    let stopped = row.stopped();
+    let stopped = stopped.map(|at| super::path::stopped(at, dns, named));
     // Under a waterfall it has a line of its own.
     let why = match (cause, &stopped) {
         (Some(cause), Some(stopped)) if row.journey().is_none() => {
@@ -71,7 +73,7 @@ fn with_time(
     let Some(journey) = row.journey() else {
         return Ok(());
     };
-    super::path::waterfall(journey, upstream, named, paint, out)?;
+    super::path::waterfall(journey, dns, named, paint, out)?;
     match stopped {
         Some(stopped) => writeln!(out, "  {}", paint.dim(format_args!("stopped: {stopped}"))),
         None => Ok(()),

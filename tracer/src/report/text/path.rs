@@ -8,8 +8,8 @@ use std::{
 
 use super::{Paint, short};
 use crate::model::{
-    Flow, Journey, Named, Upstream,
-    journey::{Point, Side, Stage, Step},
+    Dns, Flow, Journey, Named,
+    journey::{Leg, Point, Side, Stage, Step},
     stopped::Stopped,
 };
 
@@ -22,9 +22,10 @@ const PLACES: usize = 43;
 /// Most characters of a name, where lines would be too long with more.
 const NAMES: [usize; 4] = [40, 21, 15, 9];
 
+/// The way of a query, or of a connection.
 pub(super) fn waterfall(
     journey: &Journey,
-    upstream: Option<&Upstream>,
+    dns: Option<&Dns>,
     named: &Named,
     paint: Paint,
     out: &mut impl Write,
@@ -60,9 +61,10 @@ pub(super) fn waterfall(
             write!(out, "{bar}")?;
         }
         write!(out, " {:>7}  ", short(took).to_string())?;
+        let upstream = dns.and_then(|dns| dns.upstream.as_deref());
         let place = |most| match upstream {
             Some(upstream) if step.stage == Stage::Upstream => format!("→ {}", upstream.asked),
-            _ => place(journey, named, (step, begin, end), most),
+            _ => place(journey, dns, named, (step, begin, end), most),
         };
         let fits = |place: &String| place.chars().count() <= PLACES;
         let places = NAMES.map(place);
@@ -98,8 +100,8 @@ fn more(journey: &Journey, named: &Named, paint: Paint, out: &mut impl Write) ->
     Ok(())
 }
 
-/// Where an exchange stopped: what was seen of it last.
-pub(super) fn stopped(stopped: Stopped, named: &Named) -> String {
+/// Where a query, or a connection, stopped: what was seen of it last.
+pub(super) fn stopped(stopped: Stopped, dns: Option<&Dns>, named: &Named) -> String {
     let Stopped { leg, stage, at } = stopped;
     let site = named.site(at.netns, at.ifindex);
     let netns = site.map_or_else(|| at.netns.0.to_string(), |site| site.name.to_string());
@@ -110,8 +112,9 @@ pub(super) fn stopped(stopped: Stopped, named: &Named) -> String {
         Side::Queued => format!("{leg} last seen leaving {netns} by {device}"),
         Side::Received => format!("{leg} last seen entering {netns} by {device}"),
         Side::Delivered => format!("{leg} last seen in a socket's queue in {netns}"),
-        Side::Read { by } => {
-            format!("{leg} last seen read by {}[{}] in {netns}", by.comm, by.pid)
+        Side::Read => {
+            let by = reader(dns, stopped.leg);
+            format!("{leg} last seen read by {by} in {netns}")
         }
         Side::Dropped => format!("{leg} dropped in {netns} at {device}"),
     };
@@ -125,10 +128,20 @@ pub(super) fn step_name(step: Step) -> String {
     format!("{} {}", step.leg.name(), step.stage.name())
 }
 
-/// Where a stage ends, and where it began if it is the first; names have at most `most`
-/// characters.
+/// Who read the packet of `leg`.
+fn reader(dns: Option<&Dns>, leg: Leg) -> String {
+    let by = dns.and_then(|dns| dns.ends.reader(leg));
+    by.map_or_else(
+        || "somebody".to_owned(),
+        |by| format!("{}[{}]", by.comm, by.pid),
+    )
+}
+
+/// Where a stage of a query, or of a connection, ends, and where it began if it is the first; names have at most
+/// `most` characters.
 pub(in crate::report) fn place(
     journey: &Journey,
+    dns: Option<&Dns>,
     named: &Named,
     (step, begin, end): (Step, Point, Point),
     most: usize,
@@ -140,10 +153,10 @@ pub(in crate::report) fn place(
     let there = match step.stage {
         Stage::Backend | Stage::Client => site(end, named, most),
         Stage::BackendInput | Stage::ClientInput => "→ its socket".to_owned(),
-        Stage::BackendQueue | Stage::ClientQueue => match end.side {
-            Side::Read { by } => format!("→ {}[{}]", by.comm, by.pid),
-            _ => String::new(),
-        },
+        Stage::BackendQueue | Stage::ClientQueue if end.side == Side::Read => {
+            format!("→ {}", reader(dns, step.leg))
+        }
+        Stage::BackendQueue | Stage::ClientQueue => String::new(),
         Stage::SentAgain => "no acknowledgement came".to_owned(),
         _ if begin.netns == end.netns => format!("→ {}", device(end, named, most)),
         _ => format!("→ {}", site(end, named, most)),

@@ -51,6 +51,9 @@ pub(in crate::report) fn summary(
         )?;
     }
     names(trace, paint, out)?;
+    if let Some(lag) = &trace.lag {
+        super::lag::lag(lag, out)?;
+    }
     super::clocks::clocks(&trace.clocks, out)?;
     not_seen(trace, unseen, paint, out)
 }

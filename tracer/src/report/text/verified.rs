@@ -2,9 +2,12 @@
 
 use std::io::{self, Write};
 
-use super::Paint;
+use super::{Paint, line::about};
 use crate::{
-    model::{Finding, Severity, verified::Verified},
+    model::{
+        Finding, Severity,
+        verified::{Objects, Verified},
+    },
     report::findings,
 };
 
@@ -21,8 +24,12 @@ pub(in crate::report) fn verified(
         [] => "no".to_owned(),
         modes => modes.join(" and "),
     };
+    let changing = match verified.changing {
+        0 => String::new(),
+        count => format!(" ({count} not judged: their objects have just changed)"),
+    };
     let looked = format!(
-        "{} Services with {} ports, {} packets walked through {} rules ({modes} mode) on {}",
+        "{} Services with {} ports{changing}, {} packets walked through {} rules ({modes} mode) on {}",
         verified.services, verified.ports, verified.packets, verified.rules, verified.node
     );
     let of = |severity| {
@@ -30,13 +37,33 @@ pub(in crate::report) fn verified(
         findings.filter(|one| one.severity == severity).count()
     };
     match (of(Severity::Broken), of(Severity::Warning)) {
-        (0, 0) => writeln!(out, "the rules do what the API objects say: {looked}"),
+        (0, 0) => match verified.objects {
+            Objects::Api | Objects::Files => {
+                writeln!(out, "the rules do what the API objects say: {looked}")
+            }
+            Objects::Kept(age) => {
+                let age = about(age);
+                writeln!(
+                    out,
+                    "the rules do what the API objects said {age} ago: {looked}"
+                )
+            }
+            Objects::None => writeln!(
+                out,
+                "the rules do not contradict themselves, and nobody says what they are to do: {looked}"
+            ),
+        },
         (broken, warnings) => {
             let line = format!(
                 "{broken} broken, {warnings} {}: ",
                 plural("warning", warnings)
             );
-            writeln!(out, "{}{looked}", paint.strong(&line))
+            let by = match verified.objects {
+                Objects::Api | Objects::Files => String::new(),
+                Objects::Kept(age) => format!("by what the API server said {} ago: ", about(age)),
+                Objects::None => "by the rules alone: ".to_owned(),
+            };
+            writeln!(out, "{}{by}{looked}", paint.strong(&line))
         }
     }
 }

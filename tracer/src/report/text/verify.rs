@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::Paint;
-use crate::model::walk::{Walk, WalkStep, Way, WayEnd};
+use crate::model::walk::{ReplyWay, Walk, WalkStep, Way, WayEnd};
 
 /// Further ways are counted, not shown rule by rule.
 const SHOWN: usize = 3;
@@ -19,6 +19,12 @@ pub(in crate::report) fn walk(walk: &Walk, colour: bool, out: &mut impl Write) -
         outcome(way, paint, out)?;
         if index < SHOWN {
             steps(&way.steps, "      ", paint, out)?;
+        }
+        for reply in &way.replies {
+            self::reply(reply, paint, out)?;
+            if index < SHOWN {
+                steps(&reply.steps, "        ", paint, out)?;
+            }
         }
     }
     for rule in &walk.unknown {
@@ -74,13 +80,7 @@ fn steps(steps: &[WalkStep], indent: &str, paint: Paint, out: &mut impl Write) -
 
 fn outcome(way: &Way, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     let share = share(way.low, way.high);
-    let detail = if way.detail.is_empty() {
-        String::new()
-    } else if way.end == WayEnd::Sent {
-        format!(" by {}", way.detail)
-    } else {
-        format!(" ({})", way.detail)
-    };
+    let detail = detail(way.end, &way.detail);
     let to = if way.end.arrives() {
         format!(" to {}", way.destination)
     } else {
@@ -104,6 +104,43 @@ fn outcome(way: &Way, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     } else {
         writeln!(out, "  {share:>7}  {}", paint.bad(&words))
     }
+}
+
+fn detail(end: WayEnd, detail: &str) -> String {
+    match (detail, end) {
+        ("", _) => String::new(),
+        (device, WayEnd::Sent) => format!(" by {device}"),
+        (more, _) => format!(" ({more})"),
+    }
+}
+
+fn reply(way: &ReplyWay, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let detail = detail(way.end, &way.detail);
+    let ends = if way.end.arrives() {
+        format!(" from {} to {}", way.source, way.destination)
+    } else {
+        String::new()
+    };
+    let astray = if way.end.arrives() && !way.right {
+        ", which is none to what the client asked"
+    } else {
+        ""
+    };
+    let by = match &way.by {
+        Some(by) => format!(" by {by}"),
+        None => String::new(),
+    };
+    let share = match share(way.low, way.high).as_str() {
+        "100.0 %" => String::new(),
+        share => format!("{share} "),
+    };
+    let words = format!("{share}{}{detail}{ends}{astray}{by}", way.end.name());
+    let words = if way.right {
+        words
+    } else {
+        paint.bad(&words).to_string()
+    };
+    writeln!(out, "           its reply {words}")
 }
 
 /// `33.3 %`, or `0–50 %` where a rule is not understood.

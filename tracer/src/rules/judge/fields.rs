@@ -4,6 +4,7 @@
 use super::{
     SourceChange,
     machine::{Flow, octets},
+    reply::Back,
     state::State,
     walk::Walker,
 };
@@ -12,8 +13,17 @@ use crate::{
     rules::{Base, Expression, Register},
 };
 
-/// SYN, of TCP's flags.
-pub(super) const SYN: u8 = 0x02;
+/// Of TCP's flags.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Flags of a first packet, and of the first reply.
+pub(super) fn flags(state: &State) -> u8 {
+    match state.back {
+        Some(_) => SYN | ACK,
+        None => SYN,
+    }
+}
 
 /// Length of names of devices, IFNAMSIZ.
 const NAME: usize = 16;
@@ -147,7 +157,7 @@ fn transport(state: &State) -> Vec<Option<u8>> {
     let mut bytes: Vec<_> = ports.concat().into_iter().map(Some).collect();
     if state.packet.protocol == PortProtocol::Tcp {
         bytes.resize(20, None);
-        bytes[13] = Some(SYN);
+        bytes[13] = Some(flags(state));
     } else {
         bytes.resize(8, None);
     }
@@ -161,7 +171,7 @@ fn connection(state: &State, key: u32, reply: Option<bool>) -> Option<Vec<u8>> {
         0 => state_bits(state).to_ne_bytes().to_vec(),
         // No packet without a connection has any of these.
         _ if !state.tracked || state.untracked => return None,
-        1 => vec![0],
+        1 => vec![u8::from(state.back.is_some_and(Back::is_back))],
         2 => status_bits(state).to_ne_bytes().to_vec(),
         3 => state.connection_mark.to_ne_bytes().to_vec(),
         7 => vec![if source.is_ipv4() { 2 } else { 10 }],
@@ -175,14 +185,14 @@ fn connection(state: &State, key: u32, reply: Option<bool>) -> Option<Vec<u8>> {
     })
 }
 
-/// `NF_CT_STATE_…_BIT`: that of a first packet.
+/// `NF_CT_STATE_…_BIT`
 pub(super) fn state_bits(state: &State) -> u32 {
     const INVALID: u32 = 1;
     const NEW: u32 = 1 << 3;
     const UNTRACKED: u32 = 1 << 6;
     match (state.untracked, state.tracked) {
         (true, _) => UNTRACKED,
-        (false, true) => NEW,
+        (false, true) => state.back.map_or(NEW, Back::state_bits),
         (false, false) => INVALID,
     }
 }
@@ -193,6 +203,9 @@ pub(super) fn status_bits(state: &State) -> u32 {
     const DST_NAT: u32 = 1 << 5;
     const SRC_NAT_DONE: u32 = 1 << 7;
     const DST_NAT_DONE: u32 = 1 << 8;
+    if let Some(back) = state.back {
+        return back.status_bits();
+    }
     let mut bits = 0;
     if state.destination_changed {
         bits |= DST_NAT | DST_NAT_DONE;

@@ -131,7 +131,7 @@ impl Walker<'_> {
                 Flow::Next
             }
             Expression::Notrack => {
-                state.untracked = true;
+                state.untrack();
                 Flow::Next
             }
             Expression::Dynset {

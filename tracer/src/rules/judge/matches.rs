@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::{
     Memory,
-    fields::{SYN, state_bits, status_bits},
+    fields::{flags, state_bits, status_bits},
     machine::Flow,
+    reply::Back,
     state::State,
     walk::Walker,
 };
@@ -18,6 +19,7 @@ use crate::{
 };
 
 impl Walker<'_> {
+    #[expect(clippy::too_many_lines, reason = "an arm for each match")]
     pub(super) fn fits(&self, state: &mut State, found: &Match) -> Flow {
         let (source, destination) = (state.packet.source, state.packet.destination);
         let holds = match found {
@@ -25,7 +27,7 @@ impl Walker<'_> {
             Match::Tcp {
                 source: from,
                 destination: to,
-                flags: (mask, flags),
+                flags: (mask, wanted),
                 flags_negated,
                 option,
             } => {
@@ -35,7 +37,7 @@ impl Walker<'_> {
                 state.packet.protocol == PortProtocol::Tcp
                     && from.hold(source.port())
                     && to.hold(destination.port())
-                    && (SYN & mask == *flags) != *flags_negated
+                    && (flags(state) & mask == *wanted) != *flags_negated
             }
             Match::Udp {
                 source: from,
@@ -112,7 +114,18 @@ impl Walker<'_> {
                 destination: to,
                 flags,
             } => fits_ranges(source.ip(), destination.ip(), *from, *to, *flags),
-            Match::Set { .. } | Match::Limit { .. } | Match::Other { .. } => return Flow::Unknown,
+            Match::Set {
+                index,
+                destination,
+                negated,
+                ..
+            } => {
+                let sets = &self.ruleset.ipsets;
+                let held = sets.hold(*index, &state.packet, destination);
+                return Flow::maybe(held.map(|held| held != *negated));
+            }
+            Match::Ipvs(wanted) => self.fits_server(state, wanted),
+            Match::Limit { .. } | Match::Other { .. } => return Flow::Unknown,
         };
         Flow::when(holds)
     }
@@ -209,14 +222,14 @@ fn fits_connection(state: &State, wanted: &Conntrack) -> bool {
     if looks(STATUS) && status == inverted(STATUS) {
         return false;
     }
-    // A first packet goes the original's way.
-    if looks(DIRECTION) && inverted(DIRECTION) {
+    let back = state.back.is_some_and(Back::is_back);
+    if looks(DIRECTION) && inverted(DIRECTION) != back {
         return false;
     }
     !looks(EXPIRES)
 }
 
-fn masked(wanted: Masked, address: IpAddr) -> bool {
+pub(super) fn masked(wanted: Masked, address: IpAddr) -> bool {
     match (wanted.address, wanted.mask, address) {
         (IpAddr::V4(of), IpAddr::V4(mask), IpAddr::V4(address)) => {
             (of.to_bits() ^ address.to_bits()) & mask.to_bits() == 0

@@ -46,7 +46,7 @@ impl Walker<'_> {
             Target::Mark { mark, mask } => state.mark = (state.mark & !mask) ^ mark,
             Target::Nat(nat) => return self.nat(state, nat),
             Target::Reject(kind) => return Flow::End(Ending::Rejected(kind_for(*kind, state))),
-            Target::Notrack => state.untracked = true,
+            Target::Notrack => state.untrack(),
             Target::Connmark {
                 mark,
                 mask,

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use super::RuleAt;
 use crate::rules::{ChainId, ChainKind, Expression, Family, Hook, Match, Ruleset, xt::RecentOp};
 
 /// nat chains run at these priorities, whatever their own (enum nf_ip_hook_priorities).
-const NAT_DESTINATION: i32 = -100;
-const NAT_SOURCE: i32 = 100;
+pub(super) const NAT_DESTINATION: i32 = -100;
+pub(super) const NAT_SOURCE: i32 = 100;
 
 /// A base chain in the order of a hook.
 pub(super) struct Entry {
+    /// [`RuleAt::IPVS`] where no chain but IPVS stands.
     pub(super) table: u32,
     pub(super) chain: ChainId,
     pub(super) nat: bool,
+    /// At which it runs.
     pub(super) priority: i32,
 }
 
@@ -44,6 +47,20 @@ pub(super) fn entries(ruleset: &Ruleset) -> FxHashMap<(Family, Hook), Vec<Entry>
             }
         }
     }
+    let families = ruleset.ipvs.servers.iter();
+    let mut families: Vec<_> = families.map(|server| server.asked.family()).collect();
+    families.sort_unstable();
+    families.dedup();
+    for family in families {
+        for (hook, priority) in super::ipvs::AT {
+            entries.entry((family, hook)).or_default().push(Entry {
+                table: RuleAt::IPVS,
+                chain: ChainId::MISSING,
+                nat: false,
+                priority,
+            });
+        }
+    }
     for ((_, hook), list) in &mut entries {
         let nat = match hook {
             Hook::Prerouting | Hook::Output => NAT_DESTINATION,
@@ -54,6 +71,9 @@ pub(super) fn entries(ruleset: &Ruleset) -> FxHashMap<(Family, Hook), Vec<Entry>
             let at = if entry.nat { nat } else { entry.priority };
             (at, entry.nat, entry.priority)
         });
+        for entry in list.iter_mut().filter(|entry| entry.nat) {
+            entry.priority = nat;
+        }
     }
     entries
 }

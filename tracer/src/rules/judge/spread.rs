@@ -3,7 +3,11 @@
 
 use std::rc::Rc;
 
-use super::{Memory, Outcome, RuleAt, Step, state::State};
+use super::{
+    Memory, Outcome, RuleAt, Step,
+    reply::{Connection, undone_by},
+    state::State,
+};
 
 /// Probabilities that differ by less are the same.
 const SAME: f64 = 1e-9;
@@ -21,6 +25,8 @@ pub struct Branch {
     pub by: Option<RuleAt>,
     /// Where the client is remembered then, on one such way.
     pub memory: Rc<[Memory]>,
+    /// What is then known of the connection, on one such way.
+    pub(super) connection: Connection,
     /// Where the walk kept them, the rules on one such way.
     steps: Option<Rc<Walked>>,
 }
@@ -31,7 +37,8 @@ impl Branch {
             outcome,
             low: 1.0,
             high: 1.0,
-            by,
+            by: by.or_else(|| undone_by(&state)),
+            connection: Connection::of(&state),
             memory: state.noted.into(),
             steps: state.steps,
         }
@@ -107,7 +114,14 @@ impl Spread {
         if held.same(&not) {
             return not;
         }
-        let mut both = not;
+        let mut both = Spread::any(not, held);
+        both.hangs_on(&[by]);
+        both
+    }
+
+    /// Either of two; nobody says which.
+    pub(super) fn any(one: Spread, held: Spread) -> Spread {
+        let mut both = one;
         for branch in &mut both.branches {
             let other = held
                 .branches
@@ -125,7 +139,6 @@ impl Spread {
                 both.branches.push(Branch { low: 0.0, ..branch });
             }
         }
-        both.hangs_on(&[by]);
         both.hangs_on(&held.unknown);
         both
     }

@@ -1,13 +1,18 @@
 //! `State`: a packet on its way: its fields as they are now, the registers of the rule being
 //! evaluated, and where it stands.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
-
-use super::{Ending, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Step, spread::Walked};
-use crate::{
-    model::cluster::PortProtocol,
-    rules::{ChainId, Family, Hook, Register},
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
+
+use super::{
+    Ending, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Step, reply::Back,
+    spread::Walked,
+};
+use crate::rules::{ChainId, Family, Hook, Register};
 
 /// Which hooks come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +117,18 @@ pub(super) struct State {
     pub(super) remembered: Rc<[Memory]>,
     /// Where it is remembered from now on.
     pub(super) noted: Vec<Memory>,
+    /// The virtual server of IPVS that took it.
+    pub(super) balanced: Option<u32>,
+    /// That virtual server, one of its real servers, and the probability with which it gets the packet;
+    /// it is still to go there.
+    pub(super) chosen: Option<(u32, usize, Option<f64>)>,
+    /// Where it goes unchanged; `None` when to its destination.
+    pub(super) via: Option<IpAddr>,
     pub(super) untracked: bool,
+    /// The rule that had it so.
+    pub(super) untracked_by: Option<RuleAt>,
+    /// It is no first packet but the reply to one.
+    pub(super) back: Option<Back>,
     /// Conntrack has seen it.
     pub(super) tracked: bool,
     /// No nat chain sees it any more, for its destination and for its source.
@@ -151,7 +167,12 @@ impl State {
             affinity: None,
             remembered: Rc::new([]),
             noted: Vec::new(),
+            balanced: None,
+            chosen: None,
+            via: None,
             untracked: false,
+            untracked_by: None,
+            back: None,
             tracked: true,
             nat_done: (false, false),
             output: None,
@@ -173,13 +194,9 @@ impl State {
         }
     }
 
-    /// Number of its protocol (RFC 5237's registry).
+    /// Number of its protocol.
     pub(super) fn protocol(&self) -> u8 {
-        match self.packet.protocol {
-            PortProtocol::Tcp => 6,
-            PortProtocol::Udp => 17,
-            PortProtocol::Sctp => 132,
-        }
+        self.packet.protocol.number()
     }
 
     /// Where the rule being evaluated stands.
@@ -192,18 +209,36 @@ impl State {
         }
     }
 
+    /// Where it goes next.
+    pub(super) fn next_hop(&self) -> IpAddr {
+        self.via.unwrap_or(self.packet.destination.ip())
+    }
+
+    /// Conntrack leaves it alone from here on.
+    pub(super) fn untrack(&mut self) {
+        self.untracked = true;
+        self.untracked_by = Some(self.at());
+    }
+
     /// Keeps the rule being evaluated as one that held.
     pub(super) fn note(&mut self, chance: Option<f64>) {
+        let at = self.at();
         let again = self
             .steps
             .as_ref()
-            .is_some_and(|last| last.step.at == self.at() && last.step.hook == self.stage.hook());
-        if self.traced && !again {
-            let step = Step {
-                at: self.at(),
+            .is_some_and(|last| last.step.at == at && last.step.hook == self.stage.hook());
+        if !again {
+            self.keep(Step {
+                at,
                 hook: self.stage.hook(),
                 chance,
-            };
+            });
+        }
+    }
+
+    /// Keeps a step, where steps are wanted.
+    pub(super) fn keep(&mut self, step: Step) {
+        if self.traced {
             self.steps = Some(Rc::new(Walked {
                 step,
                 before: self.steps.take(),
@@ -223,7 +258,9 @@ impl State {
 
     /// Source and destination in the connection's entry, of the reply or of the original.
     pub(super) fn tuple(&self, reply: bool) -> (SocketAddr, SocketAddr) {
-        if reply {
+        if let Some(back) = self.back {
+            back.tuple(reply)
+        } else if reply {
             (self.packet.destination, self.packet.source)
         } else {
             (self.original.source, self.original.destination)

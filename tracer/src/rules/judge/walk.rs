@@ -7,8 +7,10 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Ending, Origin, Outcome, RuleAt, SourceChange,
+    ipvs::Servers,
     machine::Flow,
     order::{Entry, entries, recent},
+    reply::translate_back,
     spread::{Branch, Spread},
     state::{Frame, Stage, State},
 };
@@ -33,18 +35,22 @@ pub(super) struct Walker<'a> {
     entries: FxHashMap<(Family, Hook), Vec<Entry>>,
     /// How long iptables' lists of clients are asked for, by name.
     pub(super) recent: FxHashMap<&'a str, Duration>,
+    /// Virtual servers of IPVS.
+    pub(super) servers: Servers,
     dispatch: Dispatch,
     budget: Cell<u32>,
 }
 
 /// What one move of a packet leads to.
-enum Move {
+pub(super) enum Move {
     On,
     End(Ending, Option<RuleAt>),
     /// With this probability the packet goes on as that, else as it is.
     Chance(f64, Box<State>),
-    /// As one of these, each as likely as another.
-    Choice(Vec<State>),
+    /// As one of these, each with its probability.
+    Shares(Vec<(f64, State)>),
+    /// As one of these; which one hangs on what is not looked at.
+    Any(Vec<State>),
     /// As that or as it is; nobody knows.
     Unknown(RuleAt, Box<State>),
 }
@@ -56,6 +62,7 @@ impl<'a> Walker<'a> {
             host,
             entries: entries(ruleset),
             recent: recent(ruleset),
+            servers: Servers::of(&ruleset.ipvs),
             dispatch: Dispatch::of(ruleset),
             budget: Cell::new(BUDGET),
         }
@@ -87,11 +94,16 @@ impl<'a> Walker<'a> {
                     spread.add_all(self.run(*other), share * probability);
                     share *= 1.0 - probability;
                 }
-                Move::Choice(states) => {
-                    #[expect(clippy::cast_precision_loss, reason = "there are few")]
-                    let each = share / states.len() as f64;
-                    for state in states {
-                        spread.add_all(self.run(state), each);
+                Move::Shares(states) => {
+                    for (each, state) in states {
+                        spread.add_all(self.run(state), share * each);
+                    }
+                    return spread;
+                }
+                Move::Any(states) => {
+                    let ways = states.into_iter().map(|state| self.run(state));
+                    if let Some(any) = ways.reduce(Spread::any) {
+                        spread.add_all(any, share);
                     }
                     return spread;
                 }
@@ -105,7 +117,9 @@ impl<'a> Walker<'a> {
     }
 
     fn advance(&self, state: &mut State) -> Move {
-        if state.frames.is_empty() {
+        if let Some(moved) = self.forward_chosen(state) {
+            moved
+        } else if state.frames.is_empty() {
             self.next_chain(state)
         } else {
             self.next_rule(state)
@@ -122,8 +136,15 @@ impl<'a> Walker<'a> {
         let entries = entries.map_or(&[][..], Vec::as_slice);
         while let Some(entry) = entries.get(state.entry) {
             state.entry += 1;
+            translate_back(state, Some((entry.priority, entry.nat)));
             if entry.nat && no_nat(state, hook) {
                 continue;
+            }
+            if entry.table == RuleAt::IPVS {
+                match self.balance(state) {
+                    Some(moved) => return moved,
+                    None => continue,
+                }
             }
             state.table = entry.table;
             let early = matches!(hook, Hook::Prerouting | Hook::Output);
@@ -135,15 +156,16 @@ impl<'a> Walker<'a> {
             });
             return Move::On;
         }
+        translate_back(state, None);
         self.next_stage(state)
     }
 
     /// The device it is to leave by, known from the route's choice on.
-    fn choose_output(&self, state: &mut State) {
+    pub(super) fn choose_output(&self, state: &mut State) {
         state.output = match state.stage {
             Stage::Forward | Stage::Output | Stage::Postrouting => self
                 .host
-                .route_to(state.packet.destination.ip())
+                .route_to(state.next_hop())
                 .and_then(|route| match route.kind {
                     RouteKind::Local => Some("lo".into()),
                     _ => route.device.clone(),
@@ -153,9 +175,12 @@ impl<'a> Walker<'a> {
         if matches!(state.stage, Stage::Output) {
             state.input = None;
         }
-        // Behind the device's queue it is as any packet from outside.
-        if matches!(state.stage, Stage::Postrouting) && state.origin == Origin::Host {
-            state.input = None;
+        // Behind the device's queue it is as any packet from outside; what IPVS sent on still has its device.
+        if matches!(state.stage, Stage::Postrouting) {
+            state.input = match &state.origin {
+                Origin::Host => None,
+                Origin::Device(device) => Some(device.clone()),
+            };
         }
     }
 
@@ -176,7 +201,7 @@ impl<'a> Walker<'a> {
             Stage::Forward => state.stage = Stage::Postrouting,
             Stage::Postrouting => {
                 state.nat_done.1 = true;
-                let local = self.host.is_local(state.packet.destination.ip());
+                let local = self.host.is_local(state.next_hop());
                 if local && state.origin == Origin::Host {
                     state.input = Some("lo".into());
                     state.stage = Stage::Returned;
@@ -225,7 +250,7 @@ impl<'a> Walker<'a> {
     }
 
     fn refused_by_routing(&self, state: &State) -> Option<Ending> {
-        let Some(route) = self.host.route_to(state.packet.destination.ip()) else {
+        let Some(route) = self.host.route_to(state.next_hop()) else {
             return Some(Ending::NoRoute);
         };
         if matches!(route.kind, RouteKind::Blackhole | RouteKind::Unreachable) {
@@ -287,12 +312,13 @@ impl<'a> Walker<'a> {
                     return Move::Chance(chance, Box::new(held));
                 }
                 Flow::Choice { to, values } => {
+                    let each = 1.0 / f64::from(values.end - values.start);
                     let states = values.map(|value| {
                         let mut chosen = behind(state, index, Some(1.0));
                         chosen.registers.store(to, &value.to_ne_bytes());
-                        chosen
+                        (each, chosen)
                     });
-                    return Move::Choice(states.collect());
+                    return Move::Shares(states.collect());
                 }
                 Flow::Unknown => {
                     let at = state.at();
@@ -403,7 +429,8 @@ fn no_nat(state: &State, hook: Hook) -> bool {
         }
         _ => state.nat_done.1 || state.source != SourceChange::Kept,
     };
-    done || state.untracked
+    let established = state.back.is_some_and(|back| !back.has_nat());
+    done || state.untracked || established
 }
 
 /// Whether an expression changes what later rules see.

@@ -6,18 +6,8 @@ use std::time::Duration;
 use super::{
     attributes,
     decode::{Names, comment, data},
-    family_number, push_text,
 };
-use crate::rules::{Element, Set, TableFamily, Value, netlink::Attributes};
-
-/// Body of a request for the elements of `set`.
-pub(super) fn request(family: TableFamily, table: &str, set: &str) -> Vec<u8> {
-    let mut body = super::request(family_number(family));
-    // NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET
-    push_text(&mut body, 1, table);
-    push_text(&mut body, 2, set);
-    body
-}
+use crate::rules::{Element, Set, Value, netlink::Attributes};
 
 /// Puts elements into their set.
 pub(super) struct Reader<'a> {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::iptables::tcp_flags;
+use super::{iptables::tcp_flags, ipvs::ipvs_text};
 use crate::rules::{
     Match, RejectKind, TableFamily, Target,
     xt::{Conntrack, Masked, Nat, NatTarget, Ports, RANDOM_FULLY, RecentOp},
@@ -108,6 +108,7 @@ pub(super) fn match_text(found: &Match) -> String {
         Match::Recent { .. } => recent_text(found),
         Match::Set {
             index,
+            name,
             destination,
             negated,
         } => {
@@ -116,8 +117,13 @@ pub(super) fn match_text(found: &Match) -> String {
                 .map(|destination| if *destination { "dst" } else { "src" });
             let sides: Vec<_> = sides.collect();
             let not = not(*negated);
-            format!("-m set {not}--match-set #{index} {}", sides.join(","))
+            let name = match name {
+                Some(name) => name.to_string(),
+                None => format!("#{index}"),
+            };
+            format!("-m set {not}--match-set {name} {}", sides.join(","))
         }
+        Match::Ipvs(wanted) => ipvs_text(wanted),
         Match::Physdev {
             input,
             output,
@@ -168,9 +174,27 @@ fn limit_text(average: u32, burst: u32) -> String {
 }
 
 /// Adds one more word.
-fn add_to(words: &mut String, word: &str) {
+pub(super) fn add_to(words: &mut String, word: &str) {
     words.push(' ');
     words.push_str(word);
+}
+
+/// Adds one more word, which may be what must not be.
+pub(super) fn add_negated(words: &mut String, negated: bool, word: &str) {
+    add_to(words, &format!("{}{word}", not(negated)));
+}
+
+/// An address with its mask; without it where the whole address counts.
+pub(super) fn masked(Masked { address, mask }: Masked) -> String {
+    let whole = match mask {
+        IpAddr::V4(mask) => mask.to_bits() == u32::MAX,
+        IpAddr::V6(mask) => mask.to_bits() == u128::MAX,
+    };
+    if whole {
+        address.to_string()
+    } else {
+        format!("{address}/{mask}")
+    }
 }
 
 fn not(negated: bool) -> &'static str {
@@ -220,10 +244,7 @@ fn conntrack_text(found: &Conntrack) -> String {
     let mut words = "-m conntrack".to_owned();
     let mut add = |flag: u16, text: String| {
         if found.flags & flag != 0 {
-            add_to(
-                &mut words,
-                &format!("{}{text}", not(found.inverted & flag != 0)),
-            );
+            add_negated(&mut words, found.inverted & flag != 0, &text);
         }
     };
     add(
@@ -232,17 +253,8 @@ fn conntrack_text(found: &Conntrack) -> String {
     );
     add(1 << 1, format!("--ctproto {}", found.protocol));
     for (index, end) in ENDS.into_iter().enumerate() {
-        let Masked { address, mask } = found.addresses[index];
-        let whole = match mask {
-            IpAddr::V4(mask) => mask.to_bits() == u32::MAX,
-            IpAddr::V6(mask) => mask.to_bits() == u128::MAX,
-        };
-        let mask = if whole {
-            String::new()
-        } else {
-            format!("/{mask}")
-        };
-        add(1 << (2 + index), format!("--ct{end} {address}{mask}"));
+        let address = masked(found.addresses[index]);
+        add(1 << (2 + index), format!("--ct{end} {address}"));
     }
     for (index, end) in ENDS.into_iter().enumerate() {
         let (first, last) = found.ports[index];

@@ -146,9 +146,7 @@ impl Export {
 
     /// What is said of the packets of `row`: the line that a trace prints.
     fn told(&mut self, row: &Row) -> Result<Claim> {
-        let knows = self.names.local.name(row);
-        let mut named = self.names.join(row, knows);
-        named.sites = self.names.sites(row);
+        let named = self.names.of(row);
         let format = Format::Text {
             colour: false,
             zone: Zone::Utc,

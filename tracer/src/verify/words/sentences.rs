@@ -69,6 +69,8 @@ pub(super) fn sentence(
         Difference::SilentlyDropped => format!("is dropped in silence at {at}{whose}, where clients are to be refused: they wait for a time-out"),
         Difference::NotDropped => format!("is let through at {at}, and must be dropped"),
         Difference::RefusedNotDropped => format!("is refused at {at}{whose}, where packets are to be dropped in silence: a load balancer takes that for an answer"),
+        Difference::ReplyDropped(from) => format!("gets packets to {}, whose replies are lost on their way back{whose}: clients wait for a time-out", listed(from)),
+        Difference::ReplyUntranslated(from) => format!("gets packets to {}, whose replies are not translated back{whose}: clients take them for nobody's", listed(from)),
         Difference::Unknown => "cannot be judged: what becomes of its packets hangs on a rule that is not understood".to_owned(),
     }
 }
@@ -114,6 +116,8 @@ pub(super) fn in_common(what: &Difference) -> &'static str {
         Difference::SilentlyDropped => "are dropped in silence instead of refused",
         Difference::NotDropped => "are let through and must be dropped",
         Difference::RefusedNotDropped => "are refused instead of dropped",
+        Difference::ReplyDropped(_) => "lose replies on their way back",
+        Difference::ReplyUntranslated(_) => "have replies that are not translated back",
         Difference::Unknown => "cannot be judged: a rule is not understood",
     }
 }

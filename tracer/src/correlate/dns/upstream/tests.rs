@@ -47,7 +47,9 @@ fn upstreams(rows: &[Row]) -> Vec<String> {
             up.waited.as_micros()
         ),
     };
-    dns.map(told).collect()
+    let mut dns: Vec<_> = dns.collect();
+    dns.sort_by_key(|dns| dns.serial);
+    dns.into_iter().map(told).collect()
 }
 
 fn scene() -> Scene {

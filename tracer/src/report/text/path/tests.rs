@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::model::{
     Ifindex, KtimeNs, NetnsInode, Site,
-    journey::{Leg, Passed},
+    journey::{Flows, Leg, Passed, Unseen},
 };
 
 fn flow(dst: &str) -> Flow {
@@ -52,8 +52,8 @@ fn journey(passed: &[(Leg, Stage, Point)]) -> Journey {
     Journey {
         start: point(0, 1, 2, 0),
         stages: stages.collect(),
-        unseen: Vec::new(),
-        flows: vec![flow("10.96.0.10:53"), flow("192.0.2.53:53")],
+        unseen: Unseen::new(),
+        flows: Flows::from_vec(vec![flow("10.96.0.10:53"), flow("192.0.2.53:53")]),
         lost: None,
         left_out: 0,
     }

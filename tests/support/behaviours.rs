@@ -1,0 +1,32 @@
+//! kube-proxy's behaviours, for tests to say which of them they have shown.
+
+/// What each behaviour is, by its number.
+pub(crate) const BEHAVIOURS: [(u8, &str); 27] = [
+    (1, "hooks"),
+    (2, "cluster IPs"),
+    (3, "right endpoints"),
+    (4, "even spread"),
+    (5, "hairpin"),
+    (6, "masquerading of clients from elsewhere"),
+    (7, "mark and masquerade"),
+    (8, "no endpoints: rejected"),
+    (9, "other ports of cluster IPs"),
+    (10, "session affinity"),
+    (11, "node ports"),
+    (12, "node ports at localhost"),
+    (13, "external and load balancers' IPs"),
+    (14, "externalTrafficPolicy Cluster"),
+    (15, "externalTrafficPolicy Local"),
+    (16, "health check node ports"),
+    (17, "internalTrafficPolicy Local"),
+    (18, "source ranges"),
+    (19, "ready and terminating endpoints"),
+    (20, "publishNotReadyAddresses"),
+    (21, "topology hints"),
+    (23, "replies that conntrack does not know"),
+    (24, "named ports"),
+    (25, "service-proxy-name, headless"),
+    (26, "dual stack"),
+    (28, "settings of IPVS"),
+    (29, "forwarding of replies"),
+];
