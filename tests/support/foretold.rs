@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use tracer::model::cluster::PortProtocol;
-use tracer::rules::{Branch, Ending, Host, Judge, Packet, SourceChange};
+use tracer::rules::{Branch, Ending, Host, Judge, Packet, RejectKind, SourceChange};
 
 use super::probe::Fate;
 use super::tally::{Tally, far_apart};
@@ -74,18 +74,29 @@ impl Served {
                 // Rejected, or without a route, of which the client is told too.
                 _ => Fate::Refused,
             };
-            // What is answered and does not come back is nothing to the client.
-            let lost = match fate {
-                Fate::Answered(..) => lost(judge, packet, &branch),
-                // It is another kind of packet that tells of a refusal.
-                Fate::Refused | Fate::Silence | Fate::Passed => 0.0,
+            let mut add = |fate, share: f64| {
+                if share > 0.0 {
+                    *fates.entry(fate).or_insert(0.0) += branch.high * share;
+                }
             };
-            if lost > 0.0 {
-                *fates.entry(Fate::Silence).or_insert(0.0) += branch.high * lost;
+            // It is another kind of packet that tells of a refusal.
+            if !matches!(fate, Fate::Answered(..)) {
+                add(fate, 1.0);
+                continue;
             }
-            if lost < 1.0 {
-                *fates.entry(fate).or_insert(0.0) += branch.high * (1.0 - lost);
+            // What is answered and does not come back is nothing to the client, who then sends nothing more.
+            let lost = lost(judge, packet, &branch);
+            add(Fate::Silence, lost);
+            let mut goes_on = 1.0;
+            for (fate, share) in stopped(judge, packet, host, &branch) {
+                let passed = fate == Fate::Passed && !asked.watched;
+                add(
+                    if passed { Fate::Silence } else { fate },
+                    (1.0 - lost) * share,
+                );
+                goes_on -= share;
             }
+            add(fate, (1.0 - lost) * goes_on);
         }
         fates
     }
@@ -99,6 +110,29 @@ fn lost(judge: &Judge<'_>, first: Packet, branch: &Branch) -> f64 {
     let ways = reply.spread.branches.iter();
     let wrong = ways.filter(|way| !reply.is_right(first, way));
     wrong.map(|way| way.high).sum()
+}
+
+/// Which shares of what the client sends next do not go the way of its first packet, and what becomes of them.
+fn stopped(judge: &Judge<'_>, first: Packet, host: &Host, branch: &Branch) -> Vec<(Fate, f64)> {
+    let origin = host.origin_of(first.source.ip());
+    let next = judge.next_of_client(branch, origin, false);
+    let ways = next.map_or(Vec::new(), |next| next.branches).into_iter();
+    let stopped = ways.filter(|way| !branch.goes_on(way)).map(|way| {
+        let told = match way.outcome.ending {
+            Ending::Rejected(RejectKind::TcpReset) => true,
+            // An ICMP error does not end a connection of TCP that is open (RFC 1122, section 4.2.3.9).
+            Ending::Rejected(_) => first.protocol == PortProtocol::Udp,
+            _ => false,
+        };
+        let out = way.outcome.ending == Ending::Sent("eth0".into());
+        let fate = match () {
+            () if told => Fate::Refused,
+            () if out && way.outcome.source == SourceChange::Kept => Fate::Passed,
+            () => Fate::Silence,
+        };
+        (fate, way.high)
+    });
+    stopped.collect()
 }
 
 /// Whether what happened cannot have come of what was foretold: something else happened, or, where shares are

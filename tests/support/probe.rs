@@ -240,6 +240,14 @@ fn talk(what: &Try, own: &mut Option<SocketAddr>) -> std::io::Result<String> {
         let mut buffer = [0; 128];
         let length = socket.recv(&mut buffer)?;
         text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        // A later packet is another matter to rules than the first.
+        if let Err(error) = socket.send(b"?")
+            && error.kind() != ErrorKind::PermissionDenied
+        {
+            return Err(error);
+        }
+        let length = socket.recv(&mut buffer)?;
+        assert_eq!(buffer[..length], *text.as_bytes(), "{what:?}");
     } else {
         // Reset at the end: a port that waits (TIME_WAIT) would refuse the next client that is given it.
         socket.set_linger(Some(Duration::ZERO))?;

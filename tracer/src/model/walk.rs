@@ -113,6 +113,9 @@ pub struct Way {
     pub by: Option<String>,
     /// What may become of the reply, where it comes back by this node; empty when nobody got the packet.
     pub replies: Vec<ReplyWay>,
+    /// What may become of the packet that the client sends once it has been answered; empty where `replies` may be,
+    /// where conntrack was told to leave the connection alone, and within itself.
+    pub later: Vec<Way>,
 }
 
 /// One thing that may become of a reply.

@@ -6,11 +6,11 @@
 
 mod fields;
 mod ipvs;
+mod later;
 mod machine;
 mod matches;
 mod nat;
 mod order;
-mod reply;
 mod sets;
 mod spread;
 mod state;
@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-pub use reply::Reply;
+pub use later::Reply;
 pub use spread::{Branch, Spread};
 
 use self::{state::State, walk::Walker};
@@ -158,6 +158,13 @@ pub struct Outcome {
     pub mark: u32,
 }
 
+impl Outcome {
+    /// Whether somebody gets the packet.
+    pub fn arrives(&self) -> bool {
+        matches!(self.ending, Ending::Delivered | Ending::Sent(_))
+    }
+}
+
 /// A rule in a packet's way that held, and what it said of the way on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
@@ -206,7 +213,13 @@ impl Judge<'_> {
         self.0.reply(branch, traced)
     }
 
-    /// Walks a later packet of a client that is remembered there.
+    /// Walks what the client sends from `origin` once a packet that went this way was answered; `None` when nobody
+    /// got that, or conntrack was told to leave it alone.
+    pub fn next_of_client(&self, branch: &Branch, origin: Origin, traced: bool) -> Option<Spread> {
+        self.0.next_of_client(branch, origin, traced)
+    }
+
+    /// Walks the first packet of a client that is remembered there.
     pub fn judge_again(&self, packet: Packet, origin: Origin, memory: &[Memory]) -> Spread {
         let mut state = State::new(packet, origin, false);
         state.remembered = memory.into();

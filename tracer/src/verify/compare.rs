@@ -55,6 +55,10 @@ pub(super) enum Difference {
     ReplyDropped(Vec<SocketAddr>),
     /// Replies of these come from another address than was asked, or to another than the client's.
     ReplyUntranslated(Vec<SocketAddr>),
+    /// What clients send to these after their first packet is lost.
+    LaterDropped(Vec<SocketAddr>),
+    /// What clients send after a first packet that these got goes elsewhere, or from another address.
+    LaterAstray(Vec<SocketAddr>),
     /// A rule that is not understood decides.
     Unknown,
 }
@@ -249,8 +253,7 @@ fn of_sources(
 fn of_affinity(spread: &Spread, asked: SocketAddr, wanted: Option<Duration>) -> Option<Differing> {
     let mut reached = spread.branches.iter().filter(|branch| {
         let outcome = &branch.outcome;
-        outcome.destination != asked
-            && matches!(outcome.ending, Ending::Delivered | Ending::Sent(_))
+        outcome.destination != asked && outcome.arrives()
     });
     let other = reached.find(|branch| branch.outcome.affinity != wanted)?;
     Some(Differing {
@@ -261,18 +264,46 @@ fn of_affinity(spread: &Spread, asked: SocketAddr, wanted: Option<Duration>) -> 
 
 /// Whether the reply to a client's first packet `first` is lost, or is none to the client; `None` when all is well.
 pub(super) fn of_reply(first: Packet, reply: &Reply) -> Option<Differing> {
-    if let Some(by) = reply.spread.unknown.first() {
+    let from = vec![reply.packet.source];
+    let is_right = |branch: &Branch| reply.is_right(first, branch);
+    follower(&reply.spread, is_right, |arrives| {
+        if arrives {
+            Difference::ReplyUntranslated(from)
+        } else {
+            Difference::ReplyDropped(from)
+        }
+    })
+}
+
+/// Whether what the client sends next is lost, or does not go the way `first` of its first packet; `None` when all is
+/// well.
+pub(super) fn of_next(first: &Branch, next: &Spread) -> Option<Differing> {
+    let to = vec![first.outcome.destination];
+    let is_right = |branch: &Branch| first.goes_on(branch);
+    follower(next, is_right, |arrives| {
+        if arrives {
+            Difference::LaterAstray(to)
+        } else {
+            Difference::LaterDropped(to)
+        }
+    })
+}
+
+/// What is wrong with a later packet of a connection, by whether it arrives.
+fn follower(
+    spread: &Spread,
+    is_right: impl Fn(&Branch) -> bool,
+    what: impl FnOnce(bool) -> Difference,
+) -> Option<Differing> {
+    if let Some(by) = spread.unknown.first() {
         return Some(Differing {
             what: Difference::Unknown,
             by: Some(*by),
         });
     }
-    let mut branches = reply.spread.branches.iter();
-    let wrong = branches.find(|branch| !reply.is_right(first, branch))?;
-    let from = vec![reply.packet.source];
-    let what = match wrong.outcome.ending {
-        Ending::Delivered | Ending::Sent(_) => Difference::ReplyUntranslated(from),
-        _ => Difference::ReplyDropped(from),
-    };
-    Some(Differing { what, by: wrong.by })
+    let wrong = spread.branches.iter().find(|branch| !is_right(branch))?;
+    Some(Differing {
+        what: what(wrong.outcome.arrives()),
+        by: wrong.by,
+    })
 }

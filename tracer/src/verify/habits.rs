@@ -77,9 +77,8 @@ fn node_addresses(ruleset: &Ruleset, host: &Host, snapshot: &Snapshot, node: &No
         let taken = ports.iter().filter(|(port, protocol)| {
             let at = SocketAddr::new(address, *port);
             let spread = judge.judge(packet(asker, at, *protocol), host.origin_of(asker), false);
-            let passes = |ending: &Ending| matches!(ending, Ending::Delivered | Ending::Sent(_));
             let mut outcomes = spread.branches.iter().map(|branch| &branch.outcome);
-            outcomes.any(|one| one.destination != at || !passes(&one.ending))
+            outcomes.any(|one| one.destination != at || !one.arrives())
         });
         taken.count()
     };

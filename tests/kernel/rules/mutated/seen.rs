@@ -43,7 +43,8 @@ pub(super) struct Counts {
     varied: usize,
     /// How many times longer an answer may take: guests are emulated.
     pub(super) slowness: u32,
-    /// How often packets are sent at most until all is as foretold.
+    /// How often packets are sent at most until all is as foretold: this machine does other things too, and IPVS
+    /// remembers for minutes connections to servers that are gone, and refuses a client whose port comes again.
     pub(super) looks: u32,
 }
 
@@ -54,11 +55,10 @@ impl Counts {
         some: 150,
         varied: 40,
         slowness: 1,
-        looks: 1,
+        looks: 2,
     };
 
-    /// Where connections are dealt out in turn. IPVS remembers those to servers that are gone, for minutes, and
-    /// refuses a client whose port comes again: what one look alone shows is such a one.
+    /// Where connections are dealt out in turn.
     pub(super) const FEW: Self = Self {
         many: 64,
         some: 12,

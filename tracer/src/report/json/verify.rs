@@ -49,7 +49,10 @@ struct WayObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
     steps: Vec<StepObject<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     replies: Vec<ReplyObject<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    later: Vec<WayObject<'a>>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +108,7 @@ fn way(way: &Way) -> WayObject<'_> {
         by: way.by.as_deref(),
         steps: way.steps.iter().map(step).collect(),
         replies: way.replies.iter().map(reply).collect(),
+        later: way.later.iter().map(self::way).collect(),
     }
 }
 

@@ -26,6 +26,17 @@ pub(in crate::report) fn walk(walk: &Walk, colour: bool, out: &mut impl Write) -
                 steps(&reply.steps, "        ", paint, out)?;
             }
         }
+        for later in &way.later {
+            let share = match share(later.low, later.high).as_str() {
+                "100.0 %" => String::new(),
+                share => format!("{share} "),
+            };
+            let words = words(later, paint);
+            writeln!(out, "           its client's next packet {share}{words}")?;
+            if index < SHOWN {
+                steps(&later.steps, "        ", paint, out)?;
+            }
+        }
     }
     for rule in &walk.unknown {
         writeln!(out, "unknown because of {rule}")?;
@@ -79,7 +90,11 @@ fn steps(steps: &[WalkStep], indent: &str, paint: Paint, out: &mut impl Write) -
 }
 
 fn outcome(way: &Way, paint: Paint, out: &mut impl Write) -> io::Result<()> {
-    let share = share(way.low, way.high);
+    let (share, words) = (share(way.low, way.high), words(way, paint));
+    writeln!(out, "  {share:>7}  {words}")
+}
+
+fn words(way: &Way, paint: Paint) -> String {
     let detail = detail(way.end, &way.detail);
     let to = if way.end.arrives() {
         format!(" to {}", way.destination)
@@ -100,9 +115,9 @@ fn outcome(way: &Way, paint: Paint, out: &mut impl Write) -> io::Result<()> {
     };
     let words = format!("{}{detail}{to}{source}{affinity}{by}", way.end.name());
     if way.end.arrives() {
-        writeln!(out, "  {share:>7}  {words}")
+        words
     } else {
-        writeln!(out, "  {share:>7}  {}", paint.bad(&words))
+        paint.bad(&words).to_string()
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::{
     SourceChange,
+    later::Later,
     machine::{Flow, octets},
-    reply::Back,
     state::State,
     walk::Walker,
 };
@@ -17,11 +17,12 @@ use crate::{
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
-/// Flags of a first packet, and of the first reply.
+/// Flags of a first packet, of the first reply, and of what the client sends then.
 pub(super) fn flags(state: &State) -> u8 {
-    match state.back {
-        Some(_) => SYN | ACK,
+    match state.later {
         None => SYN,
+        Some(later) if later.is_reply() => SYN | ACK,
+        Some(_) => ACK,
     }
 }
 
@@ -171,7 +172,7 @@ fn connection(state: &State, key: u32, reply: Option<bool>) -> Option<Vec<u8>> {
         0 => state_bits(state).to_ne_bytes().to_vec(),
         // No packet without a connection has any of these.
         _ if !state.tracked || state.untracked => return None,
-        1 => vec![u8::from(state.back.is_some_and(Back::is_back))],
+        1 => vec![u8::from(state.later.is_some_and(Later::is_back))],
         2 => status_bits(state).to_ne_bytes().to_vec(),
         3 => state.connection_mark.to_ne_bytes().to_vec(),
         7 => vec![if source.is_ipv4() { 2 } else { 10 }],
@@ -192,7 +193,7 @@ pub(super) fn state_bits(state: &State) -> u32 {
     const UNTRACKED: u32 = 1 << 6;
     match (state.untracked, state.tracked) {
         (true, _) => UNTRACKED,
-        (false, true) => state.back.map_or(NEW, Back::state_bits),
+        (false, true) => state.later.map_or(NEW, Later::state_bits),
         (false, false) => INVALID,
     }
 }
@@ -203,8 +204,8 @@ pub(super) fn status_bits(state: &State) -> u32 {
     const DST_NAT: u32 = 1 << 5;
     const SRC_NAT_DONE: u32 = 1 << 7;
     const DST_NAT_DONE: u32 = 1 << 8;
-    if let Some(back) = state.back {
-        return back.status_bits();
+    if let Some(later) = state.later {
+        return later.status_bits();
     }
     let mut bits = 0;
     if state.destination_changed {

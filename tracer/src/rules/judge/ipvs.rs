@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Ending, Memory, RuleAt, Step,
+    later::Later,
     matches::masked,
     state::{Stage, State},
     walk::{Move, Walker},
@@ -104,12 +105,15 @@ fn by_source(server: &VirtualServer, client: IpAddr) -> Option<usize> {
 impl Walker<'_> {
     /// Hands the packet to the virtual server that takes it, where there is one.
     pub(super) fn balance(&self, state: &mut State) -> Option<Move> {
-        if state.balanced.is_some() || state.back.is_some() {
+        if state.balanced.is_some() {
             return None;
+        }
+        if let Some(later) = state.later {
+            let (index, at) = later.server()?;
+            return Some(self.forward(state, index, at, Some(1.0)));
         }
         let index = self.servers.find(state)?;
         let server = self.ruleset.ipvs.servers.get(index as usize)?;
-        state.balanced = Some(index);
         let remembered = state.remembered.iter().find_map(|memory| match memory {
             Memory::Server(of, real) if *of == index => Some(*real as usize),
             _ => None,
@@ -156,6 +160,7 @@ impl Walker<'_> {
     /// To one of the real servers: to this host's own as if it had been asked itself, to others out again
     /// (`ip_vs_nat_xmit` and its like, net/netfilter/ipvs/ip_vs_xmit.c).
     fn forward(&self, state: &mut State, index: u32, at: usize, chance: Option<f64>) -> Move {
+        state.balanced = Some((index, at));
         let server = &self.ruleset.ipvs.servers[index as usize];
         let real = &server.real[at];
         let number = u32::try_from(at).unwrap_or(u32::MAX);
@@ -205,7 +210,9 @@ impl Walker<'_> {
             return state.balanced.is_some() != inverted(1);
         }
         let servers = &self.ruleset.ipvs.servers;
-        let server = state.balanced.and_then(|index| servers.get(index as usize));
+        let server = state
+            .balanced
+            .and_then(|(index, _)| servers.get(index as usize));
         let Some(server) = server else {
             return false;
         };
@@ -219,7 +226,7 @@ impl Walker<'_> {
             (1 << 2, masked(wanted.address, at.ip())),
             (1 << 3, wanted.port == at.port()),
             // By the way that it goes.
-            (1 << 4, state.back.is_none()),
+            (1 << 4, !state.later.is_some_and(Later::is_reply)),
             (1 << 5, wanted.method == 0),
         ];
         parts

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::{
     Memory,
     fields::{flags, state_bits, status_bits},
+    later::Later,
     machine::Flow,
-    reply::Back,
     state::State,
     walk::Walker,
 };
@@ -222,7 +222,7 @@ fn fits_connection(state: &State, wanted: &Conntrack) -> bool {
     if looks(STATUS) && status == inverted(STATUS) {
         return false;
     }
-    let back = state.back.is_some_and(Back::is_back);
+    let back = state.later.is_some_and(Later::is_back);
     if looks(DIRECTION) && inverted(DIRECTION) != back {
         return false;
     }

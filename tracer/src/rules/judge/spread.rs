@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{
     Memory, Outcome, RuleAt, Step,
-    reply::{Connection, undone_by},
+    later::{Connection, undone_by},
     state::State,
 };
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Ending, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Step, reply::Back,
+    Ending, Memory, Origin, Outcome, Packet, RuleAt, SourceChange, Step, later::Later,
     spread::Walked,
 };
 use crate::rules::{ChainId, Family, Hook, Register};
@@ -117,8 +117,8 @@ pub(super) struct State {
     pub(super) remembered: Rc<[Memory]>,
     /// Where it is remembered from now on.
     pub(super) noted: Vec<Memory>,
-    /// The virtual server of IPVS that took it.
-    pub(super) balanced: Option<u32>,
+    /// The virtual server of IPVS that took it, and which of its real servers gets it.
+    pub(super) balanced: Option<(u32, usize)>,
     /// That virtual server, one of its real servers, and the probability with which it gets the packet;
     /// it is still to go there.
     pub(super) chosen: Option<(u32, usize, Option<f64>)>,
@@ -127,8 +127,8 @@ pub(super) struct State {
     pub(super) untracked: bool,
     /// The rule that had it so.
     pub(super) untracked_by: Option<RuleAt>,
-    /// It is no first packet but the reply to one.
-    pub(super) back: Option<Back>,
+    /// It is not its connection's first.
+    pub(super) later: Option<Later>,
     /// Conntrack has seen it.
     pub(super) tracked: bool,
     /// No nat chain sees it any more, for its destination and for its source.
@@ -172,7 +172,7 @@ impl State {
             via: None,
             untracked: false,
             untracked_by: None,
-            back: None,
+            later: None,
             tracked: true,
             nat_done: (false, false),
             output: None,
@@ -258,8 +258,8 @@ impl State {
 
     /// Source and destination in the connection's entry, of the reply or of the original.
     pub(super) fn tuple(&self, reply: bool) -> (SocketAddr, SocketAddr) {
-        if let Some(back) = self.back {
-            back.tuple(reply)
+        if let Some(later) = self.later {
+            later.tuple(reply)
         } else if reply {
             (self.packet.destination, self.packet.source)
         } else {

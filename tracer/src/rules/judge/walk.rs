@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 use super::{
     Ending, Origin, Outcome, RuleAt, SourceChange,
     ipvs::Servers,
+    later::translate_as_known,
     machine::Flow,
     order::{Entry, entries, recent},
-    reply::translate_back,
     spread::{Branch, Spread},
     state::{Frame, Stage, State},
 };
@@ -136,7 +136,7 @@ impl<'a> Walker<'a> {
         let entries = entries.map_or(&[][..], Vec::as_slice);
         while let Some(entry) = entries.get(state.entry) {
             state.entry += 1;
-            translate_back(state, Some((entry.priority, entry.nat)));
+            translate_as_known(state, Some((entry.priority, entry.nat)));
             if entry.nat && no_nat(state, hook) {
                 continue;
             }
@@ -156,7 +156,7 @@ impl<'a> Walker<'a> {
             });
             return Move::On;
         }
-        translate_back(state, None);
+        translate_as_known(state, None);
         self.next_stage(state)
     }
 
@@ -429,7 +429,7 @@ fn no_nat(state: &State, hook: Hook) -> bool {
         }
         _ => state.nat_done.1 || state.source != SourceChange::Kept,
     };
-    let established = state.back.is_some_and(|back| !back.has_nat());
+    let established = state.later.is_some_and(|later| !later.has_nat());
     done || state.untracked || established
 }
 

@@ -71,6 +71,8 @@ pub(super) fn sentence(
         Difference::RefusedNotDropped => format!("is refused at {at}{whose}, where packets are to be dropped in silence: a load balancer takes that for an answer"),
         Difference::ReplyDropped(from) => format!("gets packets to {}, whose replies are lost on their way back{whose}: clients wait for a time-out", listed(from)),
         Difference::ReplyUntranslated(from) => format!("gets packets to {}, whose replies are not translated back{whose}: clients take them for nobody's", listed(from)),
+        Difference::LaterDropped(to) => format!("gets first packets to {}, and what clients send after them is lost{whose}: connections stall once they are open", listed(to)),
+        Difference::LaterAstray(to) => format!("gets first packets to {}, and what clients send after them goes elsewhere{whose}: connections stall once they are open", listed(to)),
         Difference::Unknown => "cannot be judged: what becomes of its packets hangs on a rule that is not understood".to_owned(),
     }
 }
@@ -118,6 +120,8 @@ pub(super) fn in_common(what: &Difference) -> &'static str {
         Difference::RefusedNotDropped => "are refused instead of dropped",
         Difference::ReplyDropped(_) => "lose replies on their way back",
         Difference::ReplyUntranslated(_) => "have replies that are not translated back",
+        Difference::LaterDropped(_) => "lose what clients send after a first packet",
+        Difference::LaterAstray(_) => "do not send on what comes after a first packet",
         Difference::Unknown => "cannot be judged: a rule is not understood",
     }
 }
