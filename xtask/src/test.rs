@@ -164,7 +164,7 @@ impl Tier {
                 unsteady.len() <= UNSTEADY,
                 "{} passed only when they ran once more: {}",
                 unsteady.len(),
-                unsteady.join(", ")
+                unsteady.join("; ")
             );
             Ok(passed)
         });
@@ -256,29 +256,39 @@ fn in_cluster(only: &str) -> Result<Passed> {
 /// Runs each by itself, after `prepare` has had its command; what fails, once more at the end.
 fn run_cases(wanted: &[&Case], prepare: impl Fn(&mut Command)) -> Result<Passed> {
     let failed = failing(wanted, &prepare)?;
-    let still = failing(&failed, &prepare)?;
+    let again: Vec<_> = failed.iter().map(|(case, _)| *case).collect();
+    let still = failing(&again, &prepare)?;
+    let told = |(case, why): &(&Case, String)| format!("{}: {why}", case.shown());
     ensure!(
         still.is_empty(),
         "{} of {} failed: {}",
         still.len(),
         wanted.len(),
-        names(&still).join(", ")
+        still.iter().map(told).collect::<Vec<_>>().join("; ")
     );
     Ok(Passed {
         number: wanted.len(),
-        unsteady: names(&failed),
+        unsteady: failed.iter().map(told).collect(),
     })
 }
 
-fn names(cases: &[&Case]) -> Vec<String> {
-    cases.iter().map(|case| case.shown()).collect()
+/// Why a test failed, by what its thread panicked with, in one line of a bearable length: who reads the end of a
+/// log alone is to know.
+fn why(said: &str) -> String {
+    const LONGEST: usize = 700;
+    let told = said
+        .split_once("panicked at ")
+        .map_or(said, |(_, told)| told);
+    let told = told.split("stack backtrace:").next().unwrap_or_default();
+    let words: Vec<_> = told.split_whitespace().collect();
+    words.join(" ").chars().take(LONGEST).collect()
 }
 
-/// Runs each of `wanted`; returns those that fail.
+/// Runs each of `wanted`; returns those that fail, and why.
 fn failing<'case>(
     wanted: &[&'case Case],
     prepare: &impl Fn(&mut Command),
-) -> Result<Vec<&'case Case>> {
+) -> Result<Vec<(&'case Case, String)>> {
     let mut failed = Vec::new();
     for &case in wanted {
         let start = Instant::now();
@@ -294,7 +304,7 @@ fn failing<'case>(
         } else {
             say(said.trim_end());
             say(log.trim_end());
-            failed.push(case);
+            failed.push((case, why(&format!("{said}{log}"))));
             "FAILED"
         };
         // What a test found that is worth a look though it passed.
@@ -318,7 +328,7 @@ fn table(ran: &[Ran]) -> Vec<String> {
                     some => format!(
                         "ok      {number} run, {} of them passed only when run once more: {}",
                         some.len(),
-                        some.join(", ")
+                        some.join("; ")
                     ),
                 },
                 Err(error) => format!("FAILED  {error:#}"),
@@ -383,6 +393,15 @@ mod tests {
             2
         );
         assert_eq!(passed_in("test result_of_a_case ... ok"), 0);
+    }
+
+    #[test]
+    fn why_a_test_failed_is_one_line() {
+        let said = "running 1 test\n\nthread 'a' (7) panicked at tests/a.rs:3:5:\nexpected [\n  1,\n]\n\
+                    stack backtrace:\n   0: core\n";
+        assert_eq!(why(said), "tests/a.rs:3:5: expected [ 1, ]");
+        assert_eq!(why("terminated\n"), "terminated");
+        assert_eq!(why(&"x".repeat(1000)).len(), 700);
     }
 
     #[test]
