@@ -14,6 +14,8 @@ const OTHERS: &str = r#"*filter
 -A FORWARD -p udp -m multiport --dports 53,60:70 -j RETURN
 -A FORWARD -s 10.0.0.0/9 ! -d 10.96.0.0/12 -p tcp -m tcp --dport 8000:8010 -g LAB-POLICY
 -A FORWARD -p tcp -m conntrack --ctorigdst 10.96.0.50 --ctorigdstport 53 -j DROP
+-A FORWARD -p tcp -m conntrack ! --ctstatus ASSURED,CONFIRMED --ctdir REPLY -j DROP
+-A FORWARD -m conntrack --ctstate NEW --ctstatus NONE --ctexpire 5:9 --ctdir ORIGINAL -j DROP
 -A INPUT -m iprange --src-range 1.1.1.1-1.1.1.9 -j DROP
 -A INPUT -m connmark ! --mark 0x1/0xff -j DROP
 -A OUTPUT -m physdev --physdev-is-bridged -j ACCEPT

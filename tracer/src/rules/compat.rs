@@ -199,6 +199,7 @@ fn conntrack(bytes: &Bytes<'_>) -> Option<Conntrack> {
         status: bytes.u16(152)?,
         addresses: [masked(0)?, masked(1)?, masked(2)?, masked(3)?],
         ports: [range(0)?, range(1)?, range(2)?, range(3)?],
+        expires: (bytes.u32(128)?, bytes.u32(132)?),
     })
 }
 

@@ -1,6 +1,7 @@
 //! A rule's text, as the program that wrote it would list it: `iptables-save` for iptables'
 //! tables, `nft list` for others.
 
+mod conntrack;
 mod iptables;
 mod ipvs;
 mod matches;

@@ -54,6 +54,8 @@ pub struct Conntrack {
     pub addresses: [Masked; 4],
     /// Ports in the same order.
     pub ports: [(u16, u16); 4],
+    /// Seconds until it is forgotten, at least and at most.
+    pub expires: (u32, u32),
 }
 
 /// What `-m ipvs` asks of the virtual server that balanced a packet.

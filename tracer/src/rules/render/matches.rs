@@ -1,11 +1,18 @@
 //! iptables' matches and targets in words.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+};
 
-use super::{iptables::tcp_flags, ipvs::ipvs_text};
+use super::{
+    conntrack::{conntrack_text, states_text},
+    iptables::tcp_flags,
+    ipvs::ipvs_text,
+};
 use crate::rules::{
     Match, RejectKind, TableFamily, Target,
-    xt::{Conntrack, Masked, Nat, NatTarget, Ports, RANDOM_FULLY, RecentOp},
+    xt::{Masked, Nat, NatTarget, Ports, RANDOM_FULLY, RecentOp},
 };
 
 #[expect(clippy::too_many_lines, reason = "an arm for each match")]
@@ -201,7 +208,7 @@ fn not(negated: bool) -> &'static str {
     if negated { "! " } else { "" }
 }
 
-fn range(first: u16, last: u16) -> String {
+pub(super) fn range<T: Copy + PartialEq + Display>(first: T, last: T) -> String {
     if first == last {
         first.to_string()
     } else {
@@ -221,49 +228,6 @@ fn both_ports(source: Ports, destination: Ports) -> String {
         )
     };
     side(source, "--sport") + &side(destination, "--dport")
-}
-
-/// `XT_CONNTRACK_STATE_…`, in iptables' order.
-fn states_text(states: u32) -> String {
-    const NAMES: [(u32, &str); 7] = [
-        (0, "INVALID"),
-        (3, "NEW"),
-        (2, "RELATED"),
-        (1, "ESTABLISHED"),
-        (8, "UNTRACKED"),
-        (6, "SNAT"),
-        (7, "DNAT"),
-    ];
-    let set = NAMES.iter().filter(|(bit, _)| states >> bit & 1 == 1);
-    let names: Vec<_> = set.map(|(_, name)| *name).collect();
-    names.join(",")
-}
-
-fn conntrack_text(found: &Conntrack) -> String {
-    const ENDS: [&str; 4] = ["origsrc", "origdst", "replsrc", "repldst"];
-    let mut words = "-m conntrack".to_owned();
-    let mut add = |flag: u16, text: String| {
-        if found.flags & flag != 0 {
-            add_negated(&mut words, found.inverted & flag != 0, &text);
-        }
-    };
-    add(
-        1,
-        format!("--ctstate {}", states_text(u32::from(found.states))),
-    );
-    add(1 << 1, format!("--ctproto {}", found.protocol));
-    for (index, end) in ENDS.into_iter().enumerate() {
-        let address = masked(found.addresses[index]);
-        add(1 << (2 + index), format!("--ct{end} {address}"));
-    }
-    for (index, end) in ENDS.into_iter().enumerate() {
-        let (first, last) = found.ports[index];
-        add(
-            1 << (8 + index),
-            format!("--ct{end}port {}", range(first, last)),
-        );
-    }
-    words
 }
 
 /// Bits `1 << RTN_…`.
