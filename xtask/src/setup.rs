@@ -44,6 +44,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "the cluster's containers"),
     ("nftables", "kube-proxy's nftables mode"),
     ("ipvsadm", "kube-proxy's ipvs mode, in guests"),
+    ("ipset", "the sets of that mode and of CNI plugins"),
     ("python3-venv", "programs that PyPI has ready to run"),
     (
         "debian-archive-keyring",

@@ -30,10 +30,8 @@ const TOOLS: &[&str] = &[
     "/usr/sbin/xtables-legacy-multi",
     "/usr/sbin/nft",
     "/usr/sbin/ipvsadm",
+    "/usr/sbin/ipset",
 ];
-
-/// Programs a guest has if this machine does.
-const OPTIONAL_TOOLS: &[&str] = &["/sbin/ethtool", "/usr/sbin/ipset"];
 
 /// Names under which a program is called, beside its own.
 const LINKS: &[(&str, &str)] = &[
@@ -130,11 +128,6 @@ pub(super) fn build(guest: &Guest<'_>, kernel: &Kernel, into: &Path) -> Result<(
     tree.skeleton()?;
     for tool in TOOLS {
         tree.program(Path::new(tool), Path::new(tool))?;
-    }
-    for tool in OPTIONAL_TOOLS {
-        if Path::new(tool).exists() {
-            tree.program(Path::new(tool), Path::new(tool))?;
-        }
     }
     for (target, link) in LINKS {
         symlink(target, tree.at(Path::new(link))?)?;
