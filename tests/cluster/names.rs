@@ -115,6 +115,8 @@ fn with_coredns_pods_deleted_under_load_each_answer_is_the_pods_that_gave_it() {
     let load = Load::start(&cluster, &client, ask);
     cluster.kubectl(&format!("delete pods {of_dns} --wait=false"));
     cluster.kubectl("rollout status -n kube-system deployment/coredns --timeout=60s");
+    // It may be over before many have asked.
+    std::thread::sleep(std::time::Duration::from_secs(2));
     let said = load.stop(&cluster, &client);
     pods.extend(cluster.addresses(of_dns));
     let traced = tracer.stop();
