@@ -27,11 +27,7 @@ pub(in crate::report) fn walk(walk: &Walk, colour: bool, out: &mut impl Write) -
             }
         }
         for later in &way.later {
-            let share = match share(later.low, later.high).as_str() {
-                "100.0 %" => String::new(),
-                share => format!("{share} "),
-            };
-            let words = words(later, paint);
+            let (share, words) = (share_if_some(later.low, later.high), words(later, paint));
             writeln!(out, "           its client's next packet {share}{words}")?;
             if index < SHOWN {
                 steps(&later.steps, "        ", paint, out)?;
@@ -145,10 +141,7 @@ fn reply(way: &ReplyWay, paint: Paint, out: &mut impl Write) -> io::Result<()> {
         Some(by) => format!(" by {by}"),
         None => String::new(),
     };
-    let share = match share(way.low, way.high).as_str() {
-        "100.0 %" => String::new(),
-        share => format!("{share} "),
-    };
+    let share = share_if_some(way.low, way.high);
     let words = format!("{share}{}{detail}{ends}{astray}{by}", way.end.name());
     let words = if way.right {
         words
@@ -156,6 +149,14 @@ fn reply(way: &ReplyWay, paint: Paint, out: &mut impl Write) -> io::Result<()> {
         paint.bad(&words).to_string()
     };
     writeln!(out, "           its reply {words}")
+}
+
+/// A share and a space; nothing where it is the whole.
+fn share_if_some(low: f64, high: f64) -> String {
+    match share(low, high).as_str() {
+        "100.0 %" => String::new(),
+        share => format!("{share} "),
+    }
 }
 
 /// `33.3 %`, or `0–50 %` where a rule is not understood.
