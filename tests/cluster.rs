@@ -16,6 +16,7 @@ mod cluster {
     mod names;
     mod outage;
     mod path;
+    mod policies;
     mod verify;
     mod watched;
 }

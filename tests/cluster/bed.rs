@@ -167,6 +167,18 @@ impl Cluster {
         printed(Command::new(self.dir.join(name)).args(words.split(' ')));
     }
 
+    /// Ends a component that ends when it is told to, and waits until it has.
+    pub(crate) fn end(&self, name: &str) {
+        self.component(name, "TERM");
+        let pid = fs::read_to_string(self.dir.join("log").join(format!("{name}.pid")));
+        let process = Path::new("/proc").join(pid.expect("it was started").trim());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while process.exists() {
+            assert!(Instant::now() < deadline, "{name} does not end");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What a shell's `script` printed on a node; it must succeed.
     pub(crate) fn sh(&self, node: &str, script: &str) -> String {
         printed(self.bounded(node).args(["sh", "-ec", script]))

@@ -7,6 +7,7 @@ mod judged;
 mod mutated;
 mod older;
 mod packets;
+mod policies;
 mod polled;
 mod proxy;
 mod servers;

@@ -17,6 +17,7 @@ mod legacy;
 mod neighbours;
 mod netlink;
 mod nftables;
+mod policy;
 mod polled;
 mod render;
 mod services;
@@ -37,6 +38,7 @@ pub use judge::{
 };
 pub use neighbours::unanswered;
 pub use nftables::{Monitor, Written};
+pub use policy::PolicyEngine;
 pub use polled::Polled;
 pub use services::{Front, RuleService, name_of_chain, service_of_port, set_name};
 pub use xt::{Match, Target};

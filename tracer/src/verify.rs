@@ -7,6 +7,7 @@ mod askers;
 mod compare;
 mod endpoints;
 mod expect;
+mod followers;
 mod habits;
 mod judgement;
 mod leftovers;

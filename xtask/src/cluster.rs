@@ -253,16 +253,25 @@ impl Bed {
             .spawn()
             .with_context(|| format!("start {name}"))?;
         let pid = child.id();
-        self.write_switch(&name, command, &cgroup, pid)?;
+        self.write_switch(&name, command, &cgroup)?;
+        fs::write(self.pid_file(&name), pid.to_string())?;
         self.daemons.push(Daemon { name, child, log });
         Ok(pid)
     }
 
+    /// A component that whoever wants it starts, by its switch.
+    fn spare(&self, role: &str, name: &str, command: &Command) -> Result<()> {
+        let cgroup = format!("{}/{role}/system", self.name);
+        self.write_switch(&format!("{role}-{name}"), command, &cgroup)
+    }
+
+    fn pid_file(&self, name: &str) -> PathBuf {
+        self.dir.join("log").join(format!("{name}.pid"))
+    }
+
     /// A program by the name of a daemon that sends it a signal, or, at the word `start`, starts it again with
     /// what words follow after its own.
-    fn write_switch(&self, name: &str, command: &Command, cgroup: &str, pid: u32) -> Result<()> {
-        let pid_file = self.dir.join("log").join(format!("{name}.pid"));
-        fs::write(&pid_file, pid.to_string())?;
+    fn write_switch(&self, name: &str, command: &Command, cgroup: &str) -> Result<()> {
         let log = self.dir.join("log").join(name);
         let mut words = vec!["env".to_owned()];
         for (key, value) in command.get_envs() {
@@ -284,7 +293,7 @@ start)
     ;;
 *) kill \"-$1\" \"$(cat {pid})\" ;;
 esac",
-            pid = pid_file.display(),
+            pid = self.pid_file(name).display(),
             procs = cgroup::procs(cgroup)?.display(),
             words = words.join("' '"),
             log = log.display(),

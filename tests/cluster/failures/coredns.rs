@@ -213,7 +213,31 @@ fn why_pods_of_coredns_are_pending_is_named() {
 /// What a hardened Deployment asks for, on a node where ports below 1024 are root's.
 const UNPRIVILEGED: &str = r#"{"spec":{"template":{"spec":{"securityContext":{"sysctls":[{"name":"net.ipv4.ip_unprivileged_port_start","value":"1024"}]},"containers":[{"name":"coredns","image":"docker.io/bed/coredns:1","imagePullPolicy":"Never","args":["-conf","/etc/coredns/Corefile"],"securityContext":{"runAsUser":1000,"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}},"volumeMounts":[{"name":"config","mountPath":"/etc/coredns"}]}]}}}}"#;
 
+/// Has a client ask again and again, four questions at once, until the file is there.
+const ASK: &str = "for i in 1 2 3 4; do (while [ ! -e /stop ]; do nslookup -type=a web.shop.svc.cluster.local; done) >/dev/null 2>&1 & done";
+
+/// Has a shell of n1's client do it.
+fn in_client(cluster: &Cluster, words: &str) {
+    let client = cluster.client("n1").name;
+    cluster.kubectl_words(&["exec", "-n", "shop", &client, "--", "sh", "-c", words]);
+}
+
 pub(super) const PODS: &[Failure] = &[
+    Failure {
+        what: "CoreDNS's CPU limit is too low for what it is asked",
+        make: Run(|cluster| {
+            cluster.kubectl(
+                "set resources -n kube-system deployment/coredns --limits=cpu=20m --requests=cpu=1m",
+            );
+            cluster.kubectl("rollout status -n kube-system deployment coredns --timeout=50s");
+            in_client(cluster, ASK);
+        }),
+        mend: Run(|cluster| {
+            in_client(cluster, "touch /stop; sleep 2; rm /stop");
+            anew(cluster);
+        }),
+        found: &[("coredns_cpu", "is held back by its CPU limit")],
+    },
     Failure {
         what: "CoreDNS may not bind port 53: no capability, and no way to gain one",
         make: Run(|cluster| {

@@ -3,6 +3,7 @@
 use super::Step::{self, Run, Sh};
 use super::{Cluster, Made};
 use crate::cluster::bed::{Load, Pod, shown};
+use crate::cluster::policies;
 use crate::support::trace::{self, Tracer};
 
 /// A failure, and the findings that a trace of what a pod asks ends with.
@@ -25,6 +26,8 @@ enum Asks {
     Outside,
     /// For the page of a web server, ten times.
     Web,
+    /// The same by IPv4, twenty times.
+    WebByIpv4,
     /// The cache of its node, for a name of the cluster.
     LocalCache,
     /// For a name of the cluster, by a hundred sockets in all, while CoreDNS's pods are replaced.
@@ -66,6 +69,10 @@ impl Asks {
             Self::Web => (
                 "--connections --path --unanswered-after 1s",
                 "for i in 1 2 3 4 5 6 7 8 9 10; do timeout 1 wget -q -O - http://web/; done",
+            ),
+            Self::WebByIpv4 => (
+                "--connections --path --unanswered-after 1s",
+                "for i in $(seq 20); do timeout 1 wget -q -O - http://$WEB_SERVICE_HOST/; done",
             ),
             Self::LocalCache => (
                 "--dns --path --unanswered-after 1s",
@@ -189,6 +196,20 @@ pub(super) const FAILURES: &[Traced] = &[
         mend: Run(|cluster| cluster.component("n1-kube-proxy", "CONT")),
         asks: Asks::Web,
         found: "stale_rules: Service ",
+    },
+    Traced {
+        what: "a NetworkPolicy of the client's, which kube-router enforces, allows no DNS",
+        make: Run(|cluster| policies::enforce(cluster, &policies::egress(policies::TO_WEB))),
+        mend: Run(policies::forget),
+        asks: Asks::Name,
+        found: "network_policy: traffic of pod 10.244.1.",
+    },
+    Traced {
+        what: "a NetworkPolicy of the server's, which kube-router enforces, lets others in",
+        make: Run(|cluster| policies::enforce(cluster, &policies::ingress("admin"))),
+        mend: Run(policies::forget),
+        asks: Asks::WebByIpv4,
+        found: "network_policy: traffic to 10.244.1.",
     },
 ];
 

@@ -134,7 +134,7 @@ impl Fixture {
         assert!(changed > 0, "nothing has {:?}", change.line);
     }
 
-    fn judge(&self, network: &Network) -> Verified {
+    pub(super) fn judge(&self, network: &Network) -> Verified {
         let (ruleset, host) = read(network);
         self.judge_by(&ruleset, &host)
     }

@@ -263,6 +263,8 @@ impl Connections {
     ) {
         let key = Key::new(quoted.protocol, ends);
         if let Some(opened) = self.open.get_mut(&key) {
+            // The error may be all that tells of the backend.
+            opened.passes(ends);
             opened.reject(error.flow.src.ip(), cause, context);
             return;
         }

@@ -1,8 +1,11 @@
 //! What a NetworkPolicy keeps away. The kernel says that netfilter drops a packet; which of this node's rules
-//! does it says who wrote it: each engine names its chains and devices in its own way.
+//! does it says who wrote it.
 
 use super::{At, Claim, Diagnosis, Object, cause};
-use crate::model::{Named, Row, Severity};
+use crate::{
+    model::{Named, Row, Severity},
+    rules::PolicyEngine,
+};
 
 pub(super) const NETWORK_POLICY: Diagnosis = Diagnosis {
     name: "network_policy",
@@ -15,7 +18,9 @@ pub(super) const NETWORK_POLICY: Diagnosis = Diagnosis {
     least: 1,
     claim: Some(|row, named, _| {
         let rule = named.rule.as_deref()?;
-        let engine = engine(rule, named)?;
+        let client = named.pod.as_ref().map(|named| &named.pod);
+        let client = client.map(|pod| (&*pod.namespace, &*pod.name));
+        let engine = PolicyEngine::of_rule(rule, client)?;
         let object = if engine.egress {
             Object("traffic of pod", At::Address(row.client().address.ip()))
         } else {
@@ -28,83 +33,10 @@ pub(super) const NETWORK_POLICY: Diagnosis = Diagnosis {
     }),
 };
 
-/// Who wrote a rule that turns packets away, for traffic in which direction.
-#[derive(Debug, PartialEq, Eq)]
-struct Engine {
-    name: &'static str,
-    egress: bool,
-}
-
-/// The engine that wrote a rule, by its chain: `TABLE CHAIN: TEXT`; `None` for a rule of nobody's that is known.
-///
-/// 1. Calico: `cali-fw-DEVICE` is from a pod, `cali-tw-DEVICE` to one.
-/// 2. Weave Net: `WEAVE-NPC-EGRESS` from a pod; else its chains, or the last rule of FORWARD for its bridge.
-/// 3. kube-router: `KUBE-POD-FW-HASH`, whose comment names the pod: from it, where that is the client.
-fn engine(rule: &str, named: &Named) -> Option<Engine> {
-    let (place, text) = rule.split_once(": ")?;
-    let chain = place.rsplit(' ').next()?;
-    let of = |name, egress| Some(Engine { name, egress });
-    if chain.starts_with("cali-") {
-        let from = ["cali-fw-", "cali-from-wl"];
-        return of("Calico", from.iter().any(|from| chain.starts_with(from)));
-    }
-    if chain.starts_with("WEAVE-NPC") {
-        return of("Weave Net", chain.starts_with("WEAVE-NPC-EGRESS"));
-    }
-    if chain == "FORWARD" && text.contains("-o weave -j DROP") {
-        return of("Weave Net", false);
-    }
-    if chain.starts_with("KUBE-POD-FW-") || chain.starts_with("KUBE-NWPLCY-") {
-        let client = named.pod.as_ref().map(|name| {
-            let (namespace, name) = (&name.pod.namespace, &name.pod.name);
-            format!("POD name:{name} namespace: {namespace}\"")
-        });
-        return of(
-            "kube-router",
-            client.is_some_and(|client| text.contains(&client)),
-        );
-    }
-    None
-}
-
 /// What a rule adds to the cause of a drop.
 pub(super) fn by_rule(row: &Row, named: &Named) -> String {
     match &named.rule {
         Some(rule) => format!("{}; the rule is {rule}", cause(row)),
         None => cause(row).to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_engines_rules_are_known_by_their_chains() {
-        let check = |rule: &str, expected: Option<(&'static str, bool)>| {
-            let expected = expected.map(|(name, egress)| Engine { name, egress });
-            assert_eq!(engine(rule, &Named::default()), expected, "{rule}");
-        };
-        check(
-            "ip filter cali-tw-cali7e5f0a8c2b1: -A cali-tw-cali7e5f0a8c2b1 -m comment --comment \"cali:x Drop if no policies passed packet\" -j DROP",
-            Some(("Calico", false)),
-        );
-        check(
-            "ip filter cali-fw-cali7e5f0a8c2b1: -A cali-fw-cali7e5f0a8c2b1 -j DROP",
-            Some(("Calico", true)),
-        );
-        check(
-            "ip filter FORWARD: -A FORWARD -o weave -j DROP",
-            Some(("Weave Net", false)),
-        );
-        check(
-            "ip filter KUBE-POD-FW-24CAQJ4LYSAY3PHB: -A KUBE-POD-FW-24CAQJ4LYSAY3PHB -m comment --comment \"rule to REJECT traffic destined for POD name:web-0 namespace: shop\" -m mark ! --mark 0x10000/0x10000 -j REJECT --reject-with icmp-port-unreachable",
-            Some(("kube-router", false)),
-        );
-        check("ip filter FORWARD: -A FORWARD -p udp -j DROP", None);
-        check(
-            "ip filter KUBE-FORWARD: -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
-            None,
-        );
     }
 }

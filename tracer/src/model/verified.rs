@@ -52,4 +52,20 @@ pub struct Verified {
     pub rules: usize,
     /// What is wrong, the worst first.
     pub findings: Vec<Finding>,
+    /// What NetworkPolicies keep away, which is not judged.
+    pub kept_away: Vec<KeptAway>,
+}
+
+/// Packets to Services that the rules of one engine of NetworkPolicies keep away from endpoints. Which pods policies
+/// select is not known here, so whether they are to be kept away is not judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAway {
+    /// Who wrote the rules, as `Calico`.
+    pub engine: &'static str,
+    /// Of how many Service ports.
+    pub ports: usize,
+    /// How many packets, each by one source to one address.
+    pub packets: usize,
+    /// The first of them in words, as `Service shop/web, port http: cluster IP 10.96.0.10:80 from a pod (10.244.1.9)`.
+    pub first: Vec<String>,
 }

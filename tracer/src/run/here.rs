@@ -21,7 +21,7 @@ use crate::{
         conntrack::ConntrackTotals, drops::is_netfilter,
     },
     node::Node,
-    rules::{CLIENT_PORT, Ending, Host, Packet, Ruleset},
+    rules::{Branch, CLIENT_PORT, Ending, Host, Packet, Ruleset},
 };
 
 /// How long rules that were read are taken for those of now; and longer where reading them takes long, so that
@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_millis(30);
 /// Most packets that are judged by rules read once.
 const MOST: usize = 1024;
 
-/// From whom to what, and by which protocol.
-type Asked = (IpAddr, SocketAddr, Protocol);
+/// From whom to what, led to which backend, and by which protocol.
+type Asked = (IpAddr, SocketAddr, Option<SocketAddr>, Protocol);
 
 /// This node.
 #[derive(Debug, Default)]
@@ -72,7 +72,8 @@ impl Local for Here {
     fn name(&mut self, row: &Row) -> Named {
         let mut named = self.node.name(row);
         if self.was_turned_away(row) {
-            let asked = (row.client().address.ip(), row.asked(), row.protocol());
+            let client = row.client().address.ip();
+            let asked = (client, row.asked(), row.backend(), row.protocol());
             named.rule = self.rules().and_then(|rules| rules.by(asked));
         }
         named
@@ -165,16 +166,24 @@ impl Rules {
     }
 }
 
-fn judge(ruleset: &Ruleset, host: &Host, (client, asked, protocol): Asked) -> Option<String> {
+fn judge(
+    ruleset: &Ruleset,
+    host: &Host,
+    (client, asked, backend, protocol): Asked,
+) -> Option<String> {
     let packet = Packet {
         source: SocketAddr::new(client, CLIENT_PORT),
         destination: asked,
         protocol: protocol.into(),
     };
     let spread = ruleset.judge(host, packet, host.origin_of(client), false);
-    let shut = |ending: &Ending| matches!(ending, Ending::Dropped | Ending::Rejected(_));
-    let mut branches = spread.branches.iter();
-    let by = branches.find(|branch| shut(&branch.outcome.ending))?.by?;
+    // Of several backends each may have rules of its own.
+    let shut = |branch: &&Branch| {
+        let outcome = &branch.outcome;
+        matches!(outcome.ending, Ending::Dropped | Ending::Rejected(_))
+            && backend.is_none_or(|backend| backend == outcome.destination)
+    };
+    let by = spread.branches.iter().find(shut)?.by?;
     ruleset.place(by)?;
     Some(ruleset.line(by))
 }

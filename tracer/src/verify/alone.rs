@@ -36,6 +36,7 @@ pub fn judge_alone(ruleset: &Ruleset, host: &Host, silent: &[IpAddr]) -> Verifie
         packets: 0,
         rules: ruleset.rule_count(),
         findings: missing_chains(ruleset),
+        kept_away: Vec::new(),
         modes: ruleset.proxy_modes(),
     };
     let judge = ruleset.judges(host);

@@ -82,9 +82,12 @@ struct Seen<'a> {
     rejected: Option<&'a Branch>,
     dropped: Option<&'a Branch>,
     unroutable: Option<&'a Branch>,
+    /// Branches that NetworkPolicies keep away before anything could translate them.
+    kept_away: bool,
 }
 
-fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
+/// `by_policy`: whether NetworkPolicies end a branch's way. Where it leads is seen all the same.
+fn seen(spread: &Spread, asked: SocketAddr, by_policy: impl Fn(&Branch) -> bool) -> Seen<'_> {
     let mut seen = Seen {
         reached: Vec::new(),
         untouched: false,
@@ -92,19 +95,23 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
         rejected: None,
         dropped: None,
         unroutable: None,
+        kept_away: false,
     };
     for branch in &spread.branches {
         let to = branch.outcome.destination;
-        match branch.outcome.ending {
-            Ending::Delivered | Ending::Sent(_) | Ending::Queued if to != asked => {
-                match seen.reached.iter_mut().find(|(at, ..)| *at == to) {
-                    Some((_, low, high)) => {
-                        *low += branch.low;
-                        *high += branch.high;
-                    }
-                    None => seen.reached.push((to, branch.low, branch.high)),
+        let ending = &branch.outcome.ending;
+        let kept_away = by_policy(branch);
+        let leads =
+            kept_away || matches!(ending, Ending::Delivered | Ending::Sent(_) | Ending::Queued);
+        match ending {
+            _ if kept_away && to == asked => seen.kept_away = true,
+            _ if leads && to != asked => match seen.reached.iter_mut().find(|(at, ..)| *at == to) {
+                Some((_, low, high)) => {
+                    *low += branch.low;
+                    *high += branch.high;
                 }
-            }
+                None => seen.reached.push((to, branch.low, branch.high)),
+            },
             Ending::Delivered => seen.own = true,
             Ending::Sent(_) | Ending::Queued => seen.untouched = true,
             Ending::Rejected(_) => seen.rejected = Some(branch),
@@ -118,19 +125,23 @@ fn seen(spread: &Spread, asked: SocketAddr) -> Seen<'_> {
     seen
 }
 
-/// Compares. `asked` is the address asked, `source` the client's; `affinity` is the time that
-/// clients are to stay with their endpoint.
+/// Compares what becomes of a `packet`. `affinity` is the time that clients are to stay with their endpoint. What
+/// NetworkPolicies keep away, as `by_policy` tells, is taken for what would get there.
 pub(super) fn compare(
     expect: Expect<'_>,
     spread: &Spread,
-    asked: SocketAddr,
-    source: IpAddr,
+    packet: Packet,
     affinity: Option<Duration>,
+    by_policy: impl Fn(&Branch) -> bool,
 ) -> Vec<Differing> {
+    let (asked, source) = (packet.destination, packet.source.ip());
     if let Some(by) = spread.unknown.first() {
         return one(Difference::Unknown, Some(*by));
     }
-    let seen = seen(spread, asked);
+    let seen = seen(spread, asked, by_policy);
+    if seen.kept_away {
+        return Vec::new();
+    }
     let addresses = || seen.reached.iter().map(|(at, ..)| *at).collect::<Vec<_>>();
     let refused = seen.rejected.is_some() || seen.unroutable.is_some();
     match expect {

@@ -9,12 +9,13 @@ use std::{
 
 use super::{
     askers::{Asker, AskerKind, Askers, within},
-    compare::{Difference, Differing, compare, of_next, of_reply},
+    compare::{Difference, Differing, compare},
     expect::{Expect, Habits, Masquerade, expect},
+    followers::{followers, forgets},
     habits, leftovers,
     plan::{FrontKind, FrontPlan, PortPlan, plans},
     stale::stale,
-    words::{Words, conflict},
+    words::{Words, conflict, kept_away},
 };
 use crate::{
     model::{
@@ -22,7 +23,10 @@ use crate::{
         cluster::{Node, ObjectName, PortProtocol},
         verified::{Objects, Verified},
     },
-    rules::{CLIENT_PORT, Family, Flow, Host, Judge, Packet, Ruleset, SourceChange, Spread},
+    rules::{
+        Branch, CLIENT_PORT, Ending, Family, Flow, Host, Judge, Packet, PolicyEngine, Ruleset,
+        Spread,
+    },
 };
 
 /// All that is judged with.
@@ -48,6 +52,24 @@ pub(super) struct Found {
     /// Endpoints that are to get packets.
     pub(super) wanted: Vec<SocketAddr>,
     pub(super) differing: Differing,
+}
+
+/// A packet that NetworkPolicies keep away, as their engine's rules have it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) engine: &'static str,
+    /// Index of the plan.
+    pub(super) plan: usize,
+    pub(super) front: FrontPlan,
+    pub(super) asker: Asker,
+}
+
+/// What comes of walking packets.
+#[derive(Debug, Default)]
+struct Judged {
+    found: Vec<Found>,
+    kept: Vec<Kept>,
+    packets: u64,
 }
 
 /// What is judged beside the rules, and what is left out.
@@ -91,6 +113,7 @@ pub fn judge_with(
         packets: 0,
         rules: ruleset.rule_count(),
         findings: Vec::new(),
+        kept_away: Vec::new(),
         modes,
     };
     if verified.modes.is_empty() && !plans.is_empty() {
@@ -111,11 +134,12 @@ pub fn judge_with(
             .collect(),
     };
     case.habits = [Family::V4, Family::V6].map(|family| habits::of(&case, &plans, family));
-    let (mut found, packets) = case.judge_all(&plans);
-    found.retain(|one| !is_changing(&plans[one.plan]));
-    verified.packets = packets;
+    let mut judged = case.judge_all(&plans);
+    judged.found.retain(|one| !is_changing(&plans[one.plan]));
+    verified.packets = judged.packets;
+    verified.kept_away = kept_away(&judged.kept, &plans);
     let mut words = Words::new(&case, &plans);
-    verified.findings = words.findings(found);
+    verified.findings = words.findings(judged.found);
     verified.findings.extend(conflicts(&case, &plans));
     let left = leftovers::find(&case, snapshot, &plans, &verified.findings, changing);
     verified.findings.extend(left);
@@ -248,7 +272,7 @@ impl Case<'_> {
     }
 
     /// Judges on all processors.
-    fn judge_all(&self, plans: &[PortPlan<'_>]) -> (Vec<Found>, u64) {
+    fn judge_all(&self, plans: &[PortPlan<'_>]) -> Judged {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let each = plans.len().div_ceil(processors).max(1);
         thread::scope(|scope| {
@@ -256,34 +280,32 @@ impl Case<'_> {
             let jobs = chunks.map(|(index, chunk)| {
                 scope.spawn(move || {
                     let judge = self.ruleset.judges(self.host);
-                    let mut found = Vec::new();
-                    let mut packets = 0;
+                    let mut judged = Judged::default();
                     for (offset, plan) in chunk.iter().enumerate() {
-                        packets += self.judge_one(&judge, index * each + offset, plan, &mut found);
+                        self.judge_one(&judge, index * each + offset, plan, &mut judged);
                     }
-                    (found, packets)
+                    judged
                 })
             });
             let jobs: Vec<_> = jobs.collect();
-            let mut all = (Vec::new(), 0);
+            let mut all = Judged::default();
             for job in jobs {
-                if let Ok((found, packets)) = job.join() {
-                    all.0.extend(found);
-                    all.1 += packets;
+                if let Ok(judged) = job.join() {
+                    all.found.extend(judged.found);
+                    all.kept.extend(judged.kept);
+                    all.packets += judged.packets;
                 }
             }
             all
         })
     }
 
-    fn judge_one(
-        &self,
-        judge: &Judge<'_>,
-        index: usize,
-        plan: &PortPlan<'_>,
-        found: &mut Vec<Found>,
-    ) -> u64 {
-        let mut packets = 0;
+    fn judge_one(&self, judge: &Judge<'_>, index: usize, plan: &PortPlan<'_>, judged: &mut Judged) {
+        let Judged {
+            found,
+            kept,
+            packets,
+        } = judged;
         for front in &plan.fronts {
             let key = (front.at, plan.port.protocol);
             if self.claims.get(&key).is_some_and(|count| *count > 1) {
@@ -296,19 +318,26 @@ impl Case<'_> {
                 else {
                     continue;
                 };
-                packets += 1;
+                *packets += 1;
                 let spread = judge.judge(packet, asker.origin.clone(), false);
-                let source = packet.source.ip();
                 let affinity = plan.service.affinity;
-                let mut all = compare(expect, &spread, front.at, source, affinity);
+                let by_policy = |branch: &Branch| self.engine(branch).is_some();
+                let mut all = compare(expect, &spread, packet, affinity, by_policy);
+                let engine = spread.branches.iter().find_map(|one| self.engine(one));
+                kept.extend(engine.map(|engine| Kept {
+                    engine,
+                    plan: index,
+                    front: *front,
+                    asker: asker.clone(),
+                }));
                 if habits.ipvs {
                     all.retain(|one| !is_of_loopback_set(one, &asker, plan));
                 }
                 if affinity.is_some() && all.is_empty() && asker.kind != AskerKind::Node {
-                    all.extend(forgets(judge, packet, &asker, &spread, &mut packets));
+                    all.extend(forgets(judge, packet, &asker, &spread, packets));
                 }
                 if let (Expect::Backends(..), true) = (expect, all.is_empty()) {
-                    all = followers(judge, packet, plan, &asker, &spread, &mut packets);
+                    all = followers(judge, packet, plan, &asker, &spread, packets);
                 }
                 let wanted = match expect {
                     Expect::Backends(wanted, _) => wanted,
@@ -323,7 +352,14 @@ impl Case<'_> {
                 }));
             }
         }
-        packets
+    }
+
+    /// Whose NetworkPolicies end the way of a first packet; `None` when none do.
+    fn engine(&self, branch: &Branch) -> Option<&'static str> {
+        let stopped = matches!(branch.outcome.ending, Ending::Dropped | Ending::Rejected(_));
+        let by = branch.by.filter(|_| stopped)?;
+        let engine = PolicyEngine::of_rule(&self.ruleset.line(by), None)?;
+        Some(engine.name)
     }
 
     /// All branches of one packet, with the rules in its way.
@@ -356,65 +392,6 @@ fn is_of_loopback_set(one: &Differing, asker: &Asker, plan: &PortPlan<'_>) -> bo
     let mut known = plan.known.iter();
     one.what == Difference::PortNotRandom
         && known.any(|endpoint| Some(endpoint.at.ip()) == asker.address)
-}
-
-/// How what comes after the first packet fares: replies that come back by this node, to its own clients, or from its
-/// own endpoints, or because its address took the client's place; and what the client sends then. What many have
-/// wrong is told of each endpoint once.
-fn followers(
-    judge: &Judge<'_>,
-    first: Packet,
-    plan: &PortPlan<'_>,
-    asker: &Asker,
-    spread: &Spread,
-    packets: &mut u64,
-) -> Vec<Differing> {
-    let mut all: Vec<Differing> = Vec::new();
-    for branch in &spread.branches {
-        let to = branch.outcome.destination;
-        let here = asker.kind != AskerKind::Outside
-            || branch.outcome.source != SourceChange::Kept
-            || plan.known.iter().any(|one| one.at == to && one.local);
-        if let Some(reply) = here.then(|| judge.reply(branch, false)).flatten() {
-            *packets += 1;
-            all.extend(of_reply(first, &reply));
-        }
-        let origin = asker.origin.clone();
-        // A client that gets no reply sends nothing more.
-        if let Some(next) = all
-            .is_empty()
-            .then(|| judge.next_of_client(branch, origin, false))
-            .flatten()
-        {
-            *packets += 1;
-            all.extend(of_next(branch, &next));
-        }
-    }
-    all
-}
-
-/// Whether a client that comes again goes elsewhere.
-fn forgets(
-    judge: &Judge<'_>,
-    packet: Packet,
-    asker: &Asker,
-    spread: &Spread,
-    packets: &mut u64,
-) -> Option<Differing> {
-    let mut branches = spread.branches.iter();
-    let forgotten = branches.any(|branch| {
-        *packets += 1;
-        let again = judge.judge_again(packet, asker.origin.clone(), &branch.memory);
-        let to = branch.outcome.destination;
-        !again
-            .branches
-            .iter()
-            .all(|one| one.outcome.destination == to)
-    });
-    forgotten.then_some(Differing {
-        what: Difference::Affinity(None),
-        by: None,
-    })
 }
 
 impl Masquerade {

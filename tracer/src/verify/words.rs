@@ -7,7 +7,7 @@ mod sentences;
 
 use std::net::SocketAddr;
 
-use self::sentences::{expected, found, in_common, listed, places, remedy, sentence};
+use self::sentences::{expected, found, in_common, listed, place, places, remedy, sentence};
 pub(super) use self::{
     alone::{conflict, no_rules, two_backends, two_modes},
     ipvs::DEVICE,
@@ -15,12 +15,15 @@ pub(super) use self::{
 
 use super::{
     compare::Difference,
-    judgement::{Case, Found},
+    judgement::{Case, Found, Kept},
     plan::PortPlan,
     walk::Namer,
 };
 use crate::{
-    model::finding::{Finding, Severity},
+    model::{
+        finding::{Finding, Severity},
+        verified::KeptAway,
+    },
     rules::{Branch, Expression, RuleAt, Spread, Step, Target},
 };
 
@@ -217,7 +220,11 @@ impl<'a> Words<'a> {
         let Some((table, chain)) = self.case.ruleset.place(at) else {
             return at.server(self.case.ruleset).is_some();
         };
-        &*table.name == "kube-proxy" || chain.name.starts_with("KUBE-")
+        // kube-router's chains begin alike.
+        let of_policies = ["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"];
+        &*table.name == "kube-proxy"
+            || chain.name.starts_with("KUBE-")
+                && !of_policies.iter().any(|of| chain.name.starts_with(of))
     }
 
     /// A rule of the chain that chooses among endpoints.
@@ -247,6 +254,34 @@ impl<'a> Words<'a> {
                 })
             })
     }
+}
+
+/// What each engine of NetworkPolicies keeps away.
+pub(super) fn kept_away(kept: &[Kept], plans: &[PortPlan<'_>]) -> Vec<KeptAway> {
+    let mut all: Vec<KeptAway> = Vec::new();
+    let mut last = None;
+    for one in kept {
+        let index = all.iter().position(|known| known.engine == one.engine);
+        let index = index.unwrap_or_else(|| {
+            all.push(KeptAway {
+                engine: one.engine,
+                ports: 0,
+                packets: 0,
+                first: Vec::new(),
+            });
+            all.len() - 1
+        });
+        let known = &mut all[index];
+        known.packets += 1;
+        // Those of one plan stand together.
+        known.ports += usize::from(last.replace((index, one.plan)) != Some((index, one.plan)));
+        if known.first.len() < SHOWN {
+            let object = plans[one.plan].object();
+            let place = place(one.front, &one.asker);
+            known.first.push(format!("{object}: {place}"));
+        }
+    }
+    all
 }
 
 /// Where an endpoint is missing altogether, addresses that lead to it alone lead nowhere.

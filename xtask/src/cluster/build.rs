@@ -49,6 +49,14 @@ const MODULES: &[Module] = &[
             ],
         ),
     },
+    Module {
+        dir: "tests/bed/policy",
+        tags: "",
+        versioned: (
+            "github.com/cloudnativelabs/kube-router/v2",
+            &["github.com/cloudnativelabs/kube-router/v2/pkg/version.Version"],
+        ),
+    },
 ];
 
 /// Images by the name under which pods ask for them.

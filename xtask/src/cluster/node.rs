@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{
     Bed, ProxyMode, build, cgroup, control,
-    network::{Node, POD_RANGES, inside, netns},
+    network::{Node, POD_RANGES, SERVICE_RANGES, inside, netns},
 };
 use crate::sh;
 
@@ -97,7 +97,31 @@ pub(super) fn start(bed: &mut Bed, node: Node, mode: ProxyMode) -> Result<()> {
     proxy.arg(format!("--cluster-cidr={POD_RANGES}"));
     proxy.arg(format!("--proxy-mode={}", mode.name()));
     bed.daemon(&name, "kube-proxy", &proxy)?;
-    Ok(())
+    spare_policies(bed, node)
+}
+
+/// kube-router, for NetworkPolicies alone, as beside another plugin; it runs when a test starts it. For IPv4: of IPv6
+/// 2.1 writes rules that name sets which it has called otherwise.
+fn spare_policies(bed: &Bed, node: Node) -> Result<()> {
+    let name = node.name();
+    let mut router = bed.on(&name, "kube-router");
+    router.args([
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        "--run-loadbalancer=false",
+        "--enable-ipv6=false",
+        "--health-port=0",
+        "--metrics-port=0",
+    ]);
+    let services = SERVICE_RANGES.split(',').next().unwrap_or_default();
+    router.arg(format!("--service-cluster-ip-range={services}"));
+    router.arg(format!("--hostname-override={name}"));
+    router.arg(format!(
+        "--kubeconfig={}",
+        bed.kubeconfig("admin").display()
+    ));
+    bed.spare(&name, "kube-router", &router)
 }
 
 fn path(bin: &Path) -> String {

@@ -267,6 +267,21 @@ fn a_connection_turned_away_before_any_device_is_one_row_with_its_client() {
 }
 
 #[test]
+fn who_was_to_get_what_a_rule_rejects_is_told_by_the_error() {
+    let mut scene = Scene::with(vips());
+    let syn = queued(POD, 2).tcp(CLIENT, WEB, SYN, 1).sender(100);
+    let error = queued(NODE, 11).icmp(3, 3, "10.96.0.1", &syn);
+    scene.see([
+        syn,
+        received(NODE, 11).tcp(CLIENT, WEB, SYN, 1),
+        error.conntrack((CLIENT, WEB), (ENDPOINT, CLIENT)),
+    ]);
+    scene.shows(&[
+        "1 tcp 10.96.0.1:443 via 192.0.2.80:8443: rejected: ICMP port unreachable from 10.96.0.1",
+    ]);
+}
+
+#[test]
 fn an_error_about_an_established_connection_makes_no_row() {
     let mut scene = Scene::new();
     let quoted = queued(POD, 2).tcp(CLIENT, WEB, PSH, 50);

@@ -71,6 +71,7 @@ mod tests {
             packets: 40,
             rules: 99,
             findings: Vec::new(),
+            kept_away: Vec::new(),
         };
         node.seen.verified = Ok(verified.clone());
         assert_eq!(

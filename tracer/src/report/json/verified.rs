@@ -24,12 +24,27 @@ struct VerifiedLine<'a> {
     packets: u64,
     rules: usize,
     findings: usize,
+    kept_away: Vec<KeptLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct KeptLine<'a> {
+    engine: &'static str,
+    ports: usize,
+    packets: usize,
+    first: &'a [String],
 }
 
 pub(in crate::report) fn verified(verified: &Verified, out: &mut impl Write) -> io::Result<()> {
     for found in &verified.findings {
         findings::one_line(found, out)?;
     }
+    let kept = verified.kept_away.iter().map(|kept| KeptLine {
+        engine: kept.engine,
+        ports: kept.ports,
+        packets: kept.packets,
+        first: &kept.first,
+    });
     let last = VerifiedLine {
         r#type: "verified",
         schema: SCHEMA,
@@ -43,6 +58,7 @@ pub(in crate::report) fn verified(verified: &Verified, out: &mut impl Write) -> 
         packets: verified.packets,
         rules: verified.rules,
         findings: verified.findings.len(),
+        kept_away: kept.collect(),
     };
     serde_json::to_writer(&mut *out, &last)?;
     out.write_all(b"\n")

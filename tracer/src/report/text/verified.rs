@@ -32,6 +32,21 @@ pub(in crate::report) fn verified(
         "{} Services with {} ports{changing}, {} packets walked through {} rules ({modes} mode) on {}",
         verified.services, verified.ports, verified.packets, verified.rules, verified.node
     );
+    for kept in &verified.kept_away {
+        let first = kept.first.join("; ");
+        let more = match kept.packets - kept.first.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let line = format!(
+            "NetworkPolicies keep {} of the packets away from {} Service {}, by {}'s rules; whether they are to is not judged: ",
+            kept.packets,
+            kept.ports,
+            plural("port", kept.ports),
+            kept.engine
+        );
+        writeln!(out, "{line}{first}{more}")?;
+    }
     let of = |severity| {
         let findings = verified.findings.iter();
         findings.filter(|one| one.severity == severity).count()

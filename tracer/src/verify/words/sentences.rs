@@ -6,11 +6,12 @@ use super::{RESTART, SHOWN};
 use crate::{
     rules::{Ending, SourceChange, Spread},
     verify::{
+        askers::Asker,
         compare::{Difference, Differing},
         endpoints::against,
         expect::Masquerade,
         judgement::Found,
-        plan::{FrontKind, PortPlan},
+        plan::{FrontKind, FrontPlan, PortPlan},
     },
 };
 
@@ -190,18 +191,23 @@ pub(super) fn found(spread: Option<&Spread>, asked: SocketAddr) -> String {
     ways.collect::<Vec<_>>().join(", ")
 }
 
+/// Which address, asked by whom.
+pub(super) fn place(front: FrontPlan, asker: &Asker) -> String {
+    let kind = match front.kind {
+        FrontKind::ClusterIp => "cluster IP",
+        FrontKind::OtherPort => "another port of the cluster IP",
+        FrontKind::NodePort => "node port",
+        FrontKind::External => "external IP",
+        FrontKind::LoadBalancer => "load balancer's IP",
+    };
+    format!("{kind} {} from {}", front.at, asker.words())
+}
+
 /// Where it was found, in words.
 pub(super) fn places(found: &[Found]) -> String {
     let mut places: Vec<String> = Vec::new();
     for one in found {
-        let kind = match one.front.kind {
-            FrontKind::ClusterIp => "cluster IP",
-            FrontKind::OtherPort => "another port of the cluster IP",
-            FrontKind::NodePort => "node port",
-            FrontKind::External => "external IP",
-            FrontKind::LoadBalancer => "load balancer's IP",
-        };
-        let place = format!("{kind} {} from {}", one.front.at, one.asker.words());
+        let place = place(one.front, &one.asker);
         if !places.contains(&place) {
             places.push(place);
         }

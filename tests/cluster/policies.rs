@@ -1,0 +1,139 @@
+//! NetworkPolicies, which kube-router enforces on one node, and for IPv4, beside the plugin that ignores them.
+
+use serde_json::Value;
+
+use super::bed::{Cluster, Load};
+use crate::support::trace::Tracer;
+
+/// Peers and ports of an egress rule that clients need to reach the web servers.
+pub(super) const TO_WEB: &str = "
+  - to: [{podSelector: {matchLabels: {app: web}}}]
+    ports: [{port: 8080}]";
+const TO_DNS: &str = "
+  - to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]
+    ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]";
+
+/// What clients may reach, by rules of YAML.
+pub(super) fn egress(rules: &str) -> String {
+    policy(
+        "of-client",
+        "client",
+        &format!("policyTypes: [Egress]\n  egress:{rules}"),
+    )
+}
+
+/// Pods of which app may reach the web servers.
+pub(super) fn ingress(app: &str) -> String {
+    let rule = format!("[{{from: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]}}]");
+    policy(
+        "of-web",
+        "web",
+        &format!("policyTypes: [Ingress]\n  ingress: {rule}"),
+    )
+}
+
+fn policy(name: &str, app: &str, rest: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: {app}}}}}
+  {rest}
+"
+    )
+}
+
+/// Starts kube-router on n1 with these policies, and waits until its rules have them.
+pub(super) fn enforce(cluster: &Cluster, policies: &str) {
+    cluster.apply(policies);
+    cluster.component("n1-kube-router", "start");
+    let names = policies
+        .lines()
+        .filter_map(|line| line.strip_prefix("metadata: {name: "));
+    for name in names.filter_map(|rest| rest.split(',').next()) {
+        let has = format!("iptables-save -t filter | grep -q 'run through nw policy {name}\"'");
+        cluster.sh("n1", &format!("until {has}; do sleep 0.1; done"));
+    }
+}
+
+/// Takes policies away, ends kube-router, and removes its rules and sets: its own clean-up takes IPVS's with it.
+pub(super) fn forget(cluster: &Cluster) {
+    cluster.kubectl("delete networkpolicies -n shop --all");
+    cluster.end("n1-kube-router");
+    let chains = "KUBE-ROUTER-|KUBE-POD-FW-|KUBE-NWPLCY-";
+    cluster.sh(
+        "n1",
+        &format!(
+            "iptables-save -t filter | grep -vE '{chains}' | iptables-restore --table=filter
+ipset destroy"
+        ),
+    );
+}
+
+/// Removes them whatever comes.
+struct Enforced<'a>(&'a Cluster);
+
+impl Drop for Enforced<'_> {
+    fn drop(&mut self) {
+        forget(self.0);
+    }
+}
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
+fn policies_that_allow_what_is_asked_lead_to_no_finding_and_what_they_keep_away_is_told() {
+    let cluster = Cluster::up();
+    let policies = egress(&format!("{TO_WEB}{TO_DNS}")) + &ingress("client");
+    let _enforced = Enforced(&cluster);
+    enforce(&cluster, &policies);
+    let said = |words: &[&str]| {
+        let output = cluster
+            .tracer_on("n1")
+            .args(words)
+            .args(["--output", "json"])
+            .env("KUBECONFIG", cluster.admin())
+            .output()
+            .expect("the program was built");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
+        let lines = said.lines().map(serde_json::from_str);
+        lines
+            .collect::<Result<Vec<Value>, _>>()
+            .expect("it is JSON")
+    };
+    let verified = said(&["verify"]);
+    let last = verified.last().expect("it ends with one");
+    assert_eq!(last["findings"], 0, "{verified:#?}");
+    // Nobody but clients may reach the web servers, and clients not CoreDNS's metrics.
+    let kept = &last["kept_away"][0];
+    assert_eq!(kept["engine"], "kube-router", "{last:#}");
+    let first = kept["first"].to_string();
+    for object in ["shop/web, port http", "kube-system/kube-dns, port metrics"] {
+        assert!(first.contains(object), "{first}");
+    }
+    let doctor = said(&["doctor"]);
+    let policies = doctor
+        .iter()
+        .find(|line| line["name"] == "network_policies");
+    let seen = policies.expect("it is a check")["seen"].to_string();
+    assert!(
+        seen.contains("2, which kube-router enforces beside Flannel"),
+        "{seen}"
+    );
+    let client = cluster.client("n1");
+    let mut command = cluster.tracer_on("n1");
+    command.env("KUBECONFIG", cluster.admin());
+    let tracer = Tracer::start_by(command, &format!("--path --pod shop/{}", client.name));
+    let ask = "for host in web $WEB_SERVICE_HOST; do timeout 3 wget -q -O - http://$host/ || echo failed; done";
+    let load = Load::start(&cluster, &client, ask);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let pages = load.stop(&cluster, &client);
+    let traced = tracer.stop();
+    assert!(
+        pages.len() > 10 && !pages.contains(&"failed".to_owned()),
+        "{pages:?}"
+    );
+    assert_eq!(traced.found(), Vec::<String>::new());
+}
