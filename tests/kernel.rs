@@ -17,6 +17,7 @@ mod kernel {
 
     mod broken;
     mod diagnosis;
+    mod doctor;
     mod drops;
     mod faults;
     mod healthy;

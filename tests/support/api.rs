@@ -1,11 +1,29 @@
-//! An API server that has a few objects, lets them be listed, and then has nothing to tell.
+//! An API server that has a few objects, lets them be listed, and then has nothing to tell; and tells its time.
 
 use std::io::{BufRead, BufReader, Result, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
 use std::{fs, thread};
 
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
+
+/// A clock that goes on whatever is done to the machine's.
+#[derive(Clone, Copy)]
+struct Clock(Timestamp, Instant);
+
+impl Clock {
+    /// As HTTP has it (RFC 9110, section 5.6.7).
+    fn date(self) -> String {
+        let Self(began, since) = self;
+        let now = began + since.elapsed();
+        DateTimePrinter::new()
+            .timestamp_to_rfc9110_string(&now)
+            .expect("it is no year beyond 9999")
+    }
+}
 
 /// It answers until the test ends.
 pub(crate) struct Api {
@@ -19,11 +37,12 @@ impl Api {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let objects = objects.to_vec();
+        let clock = Clock(Timestamp::now(), Instant::now());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let objects = objects.clone();
                 // Whoever asked may go at any time.
-                thread::spawn(move || drop(answer(&stream, &objects)));
+                thread::spawn(move || drop(answer(&stream, &objects, clock)));
             }
         });
         let kubeconfig = NamedTempFile::new().expect("there is room for temporary files");
@@ -39,7 +58,7 @@ impl Api {
 }
 
 /// Answers each request of one connection.
-fn answer(mut stream: &TcpStream, objects: &[(&'static str, Value)]) -> Result<()> {
+fn answer(mut stream: &TcpStream, objects: &[(&'static str, Value)], clock: Clock) -> Result<()> {
     let mut lines = BufReader::new(stream).lines();
     while let Some(request) = lines.next().transpose()? {
         while lines
@@ -49,7 +68,8 @@ fn answer(mut stream: &TcpStream, objects: &[(&'static str, Value)]) -> Result<(
         {}
         let target = request.split(' ').nth(1).unwrap_or_default();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+        let date = clock.date();
+        let head = format!("HTTP/1.1 200 OK\r\ndate: {date}\r\ncontent-type: application/json\r\n");
         if query.contains("watch=") {
             write!(stream, "{head}transfer-encoding: chunked\r\n\r\n")?;
             continue;

@@ -45,6 +45,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "kube-proxy's nftables mode"),
     ("ipvsadm", "kube-proxy's ipvs mode, in guests"),
     ("ipset", "the sets of that mode and of CNI plugins"),
+    (
+        "ca-certificates",
+        "whom crates, Go modules and the guests trust",
+    ),
     ("python3-venv", "programs that PyPI has ready to run"),
     (
         "debian-archive-keyring",

@@ -17,6 +17,7 @@ $b mount -t bpf bpf /sys/fs/bpf
 $b mount -t debugfs debugfs /sys/kernel/debug
 $b mount -t tracefs tracefs /sys/kernel/tracing
 $b mount -t securityfs securityfs /sys/kernel/security
+[ ! -d /sys/fs/selinux ] || $b mount -t selinuxfs selinuxfs /sys/fs/selinux
 $b ln -s /proc/self/fd /dev/fd
 $b hostname guest
 /usr/bin/ip link set lo up

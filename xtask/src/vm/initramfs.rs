@@ -62,13 +62,14 @@ const LINKS: &[(&str, &str)] = &[
 /// iptables' matches and targets, which it loads by name.
 const XTABLES: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 
-/// What name look-ups and port names read.
+/// What name look-ups and port names read, and whom TLS trusts.
 const ETC: &[&str] = &[
     "/etc/protocols",
     "/etc/services",
     "/etc/nsswitch.conf",
     "/etc/ethertypes",
     "/etc/iproute2/rt_tables",
+    "/etc/ssl/certs/ca-certificates.crt",
 ];
 
 /// Modules by name, `*` at the end for all that begin so. Most load by themselves when asked for.

@@ -22,7 +22,8 @@ use crate::{
 pub(crate) struct Version {
     pub(crate) name: &'static str,
     suites: &'static [&'static str],
-    /// What its guest is booted with beside the usual; one of them locks itself down, as with Secure Boot.
+    /// What its guest is booted with beside the usual; one of them locks itself down, as with Secure Boot, and one has
+    /// SELinux, without a policy.
     pub(crate) parameters: &'static str,
 }
 
@@ -37,7 +38,7 @@ pub(crate) const ALL: &[Version] = &[
     Version {
         name: "6.1",
         suites: &["bookworm"],
-        parameters: "",
+        parameters: "security=selinux",
     },
     Version {
         name: "6.12",

@@ -8,6 +8,8 @@ test -d /sys/kernel/tracing/events/net/net_dev_queue
 # What was asked of the kernel's lockdown is so.
 asked=$(grep -o 'lockdown=[a-z]*' /proc/cmdline) || asked=lockdown=none
 grep -qF "[${asked#lockdown=}]" /sys/kernel/security/lockdown
+# So is SELinux.
+! grep -q security=selinux /proc/cmdline || test -e /sys/fs/selinux/enforce
 echo "kptr_restrict $(cat /proc/sys/kernel/kptr_restrict)"
 
 modprobe -a veth nf_conntrack nf_conntrack_netlink ip_vs ip_vs_rr vxlan tun sch_netem
