@@ -17,7 +17,34 @@ fn restart(cluster: &Cluster) {
     cluster.component("n1-kube-proxy", "start");
 }
 
+/// A Service with a node port, of the web servers.
+const AT_NODES: &str = "apiVersion: v1
+kind: Service
+metadata: {name: at-nodes, namespace: shop}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http, nodePort: 30090}]
+";
+const LISTEN: &str = "busybox nc -ll -p 30090 -e true </dev/null >/dev/null 2>&1 &
+echo $! >/run/listener.pid";
+
 pub(super) const FAILURES: &[Failure] = &[
+    Failure {
+        what: "a program of the node listens on a Service's node port",
+        make: Run(|cluster| {
+            cluster.apply(AT_NODES);
+            cluster.sh("n1", LISTEN);
+        }),
+        mend: Run(|cluster| {
+            cluster.sh("n1", "kill $(cat /run/listener.pid)");
+            cluster.kubectl("delete service -n shop at-nodes");
+        }),
+        found: &[(
+            "node_ports",
+            "node port 30090/tcp of Service shop/at-nodes:http: is a port that busybox[",
+        )],
+    },
     Failure {
         what: "kube-proxy does not run",
         make: Run(end),

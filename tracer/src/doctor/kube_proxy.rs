@@ -1,6 +1,7 @@
 //! kube-proxy on this node: whether it runs, with which mode, name and kubeconfig, and whether it
 //! still writes rules.
 
+mod ports;
 mod process;
 mod rules;
 mod sync;
@@ -20,6 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     rules::LEFTOVERS,
     rules::DNS_RULES,
     verified::SERVICE_RULES,
+    ports::NODE_PORTS,
     sync::LOG,
 ];
 
