@@ -130,6 +130,11 @@ pub(crate) fn up(options: &Options) -> Result<PathBuf> {
     }
     // Both, or the first one ready gets all pods.
     bed.await_condition(&["nodes", "--all", "--for=condition=Ready"])?;
+    bed.wait("flanneld", Duration::from_secs(60), |bed| {
+        Ok(NODES
+            .iter()
+            .all(|node| network::is_joined(&bed.name, *node)))
+    })?;
     for file in ["coredns.yaml", "shop.yaml"] {
         let path = sh::root().join("tests/bed").join(file);
         bed.apply(&fs::read_to_string(&path).with_context(|| format!("read {file}"))?)?;

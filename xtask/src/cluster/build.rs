@@ -50,6 +50,14 @@ const MODULES: &[Module] = &[
         ),
     },
     Module {
+        dir: "tests/bed/flanneld",
+        tags: "",
+        versioned: (
+            "github.com/flannel-io/flannel",
+            &["github.com/flannel-io/flannel/pkg/version.Version"],
+        ),
+    },
+    Module {
         dir: "tests/bed/policy",
         tags: "",
         versioned: (
@@ -103,7 +111,9 @@ fn tools(go: &Path, module: &Module, bin: &Path) -> Result<()> {
     let name = module.dir.replace('/', "-");
     let stamp = bin.join(format!(".{name}"));
     let version = sh::output(Command::new(go).arg("version").current_dir(&dir))?;
-    let pinned = HEXLOWER.encode(&Sha256::digest(version + &go_mod));
+    // One of them is put together here.
+    let own = fs::read_to_string(dir.join("main.go")).unwrap_or_default();
+    let pinned = HEXLOWER.encode(&Sha256::digest(version + &go_mod + &own));
     if fs::read_to_string(&stamp).is_ok_and(|built| built == pinned) {
         return Ok(());
     }

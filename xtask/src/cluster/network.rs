@@ -1,5 +1,5 @@
-//! The bed's namespaces: a control plane and two nodes on one link, pods' ranges joined by VXLAN
-//! as Flannel lays it. Nothing of it is in the machine's own namespace.
+//! The bed's namespaces: a control plane and two nodes on one link. What joins pods' ranges lays flanneld. Nothing of
+//! it is in the machine's own namespace.
 
 use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, path::Path, process::Command};
 
@@ -56,7 +56,7 @@ impl Node {
         format!("fd00:10:244:{}::/64", self.0)
     }
 
-    /// MAC address of its VXLAN device; Flannel publishes it as the node's annotation.
+    /// MAC address of its VXLAN devices; flanneld takes it from the node's annotation, as after a restart.
     pub(super) fn vtep(self) -> String {
         format!("5e:00:00:00:00:0{}", self.0)
     }
@@ -84,14 +84,20 @@ pub(super) fn build(bed: &str) -> Result<()> {
         add(&name, &[SYSCTLS, NODE_SYSCTLS].concat())?;
         batch(&control, &port(node, &name))?;
         batch(&name, &node_links(node))?;
-        for (device, peer, to) in fdb(node) {
-            // By its full path: a CNI plugin has the same name.
-            let fdb = ["fdb", "append", &peer, "dev", device, "dst", &to];
-            let mut command = inside(&name, "/sbin/bridge");
-            sh::run(command.args(fdb).args(["self", "permanent"]))?;
-        }
     }
     Ok(())
+}
+
+/// Whether flanneld has laid the node's way to pods of the others, in both families.
+pub(super) fn is_joined(bed: &str, node: Node) -> bool {
+    let name = netns(bed, &node.name());
+    [("-4", "flannel.1"), ("-6", "flannel-v6.1")]
+        .iter()
+        .all(|(family, device)| {
+            let mut routes = inside(&name, "ip");
+            let routes = sh::output(routes.args([family, "route", "show", "dev", device]));
+            routes.is_ok_and(|routes| routes.contains(" via "))
+        })
 }
 
 /// Deletes the namespaces with all their links; those that do not exist are passed over.
@@ -159,47 +165,15 @@ link set {name} master link0 up
     )
 }
 
-/// As flanneld leaves a node: <https://github.com/flannel-io/flannel/blob/v0.28.0/pkg/backend/vxlan/vxlan_network.go>.
-/// `cni0` is made by the CNI plugin with the first pod.
 fn node_links(node: Node) -> String {
-    let (v4, v6, vtep) = (node.v4(), node.v6(), node.vtep());
-    let n = node.0;
-    let mut lines = format!(
+    let (v4, v6) = (node.v4(), node.v6());
+    format!(
         "link set lo up
 link set eth0 up
 address add {v4}/24 dev eth0
 address add {v6}/64 dev eth0
 route add default via {CONTROL}
 route add default via 2001:db8::10
-link add flannel.1 address {vtep} mtu 1450 type vxlan id 1 local {v4} dev eth0 dstport 8472 nolearning
-link add flannel-v6.1 address {vtep} mtu 1430 type vxlan id 1 local {v6} dev eth0 dstport 8472 nolearning
-address add 10.244.{n}.0/32 dev flannel.1
-address add fd00:10:244:{n}::/128 dev flannel-v6.1
-link set flannel.1 up
-link set flannel-v6.1 up
 "
-    );
-    for peer in NODES.iter().filter(|peer| peer.0 != n) {
-        let (p, mac) = (peer.0, peer.vtep());
-        let _ = write!(
-            lines,
-            "route add 10.244.{p}.0/24 via 10.244.{p}.0 dev flannel.1 onlink
-route add fd00:10:244:{p}::/64 via fd00:10:244:{p}:: dev flannel-v6.1 onlink
-neighbour add 10.244.{p}.0 lladdr {mac} dev flannel.1 nud permanent
-neighbour add fd00:10:244:{p}:: lladdr {mac} dev flannel-v6.1 nud permanent
-"
-        );
-    }
-    lines
-}
-
-/// Forwarding entries as (device, MAC, node): `ip` has no word for them.
-fn fdb(node: Node) -> impl Iterator<Item = (&'static str, String, String)> {
-    let peers = NODES.into_iter().filter(move |peer| peer.0 != node.0);
-    peers.flat_map(|peer| {
-        [
-            ("flannel.1", peer.vtep(), peer.v4().to_string()),
-            ("flannel-v6.1", peer.vtep(), peer.v6().to_string()),
-        ]
-    })
+    )
 }

@@ -26,9 +26,10 @@ const SYSCTLS: &[(&str, &str)] = &[
 
 const RESOLV_CONF: &str = "nameserver 192.0.2.10\n";
 
-/// The Node object, as the cloud's or kubeadm's allocator and flanneld would complete it.
+/// The Node object, as the cloud's or kubeadm's allocator would complete it, with the MAC addresses that flanneld is to
+/// give its devices.
 pub(super) fn object(node: Node) -> String {
-    let (name, v4, v6, mac) = (node.name(), node.v4(), node.v6(), node.vtep());
+    let (name, mac) = (node.name(), node.vtep());
     let (pods_v4, pods_v6) = (node.pods_v4(), node.pods_v6());
     format!(
         "apiVersion: v1
@@ -38,10 +39,8 @@ metadata:
   labels:
     kubernetes.io/hostname: {name}
   annotations:
-    flannel.alpha.coreos.com/backend-type: vxlan
     flannel.alpha.coreos.com/backend-data: '{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}'
-    flannel.alpha.coreos.com/public-ip: {v4}
-    flannel.alpha.coreos.com/public-ipv6: {v6}
+    flannel.alpha.coreos.com/backend-v6-data: '{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}'
 spec:
   podCIDR: {pods_v4}
   podCIDRs: [{pods_v4}, '{pods_v6}']
@@ -75,6 +74,14 @@ pub(super) fn start(bed: &mut Bed, node: Node, mode: ProxyMode) -> Result<()> {
     let enter = format!("nsenter --target {pid} --mount --uts --net");
     bed.write_script(&name, &format!("exec {enter} --wdns=\"$PWD\" -- \"$@\""))?;
     import(bed, &name)?;
+
+    let mut flanneld = bed.on(&name, "flanneld");
+    flanneld.arg(format!(
+        "--kubeconfig-file={}",
+        bed.kubeconfig("admin").display()
+    ));
+    flanneld.env("NODE_NAME", &name);
+    bed.daemon(&name, "flanneld", &flanneld)?;
 
     let mut kubelet = bed.on(&name, "kubelet");
     kubelet.args([
@@ -145,7 +152,6 @@ fn write_files(bed: &Bed, node: Node, root: &Path, cgroup: &str) -> Result<()> {
     for dir in [
         "opt/cni",
         "run/netns",
-        "run/flannel",
         "run/lock",
         "var/lib/kubelet",
         "var/lib/kube-proxy",
@@ -178,7 +184,7 @@ fn write_files(bed: &Bed, node: Node, root: &Path, cgroup: &str) -> Result<()> {
             control::kubeconfig(bed, "proxy"),
         ),
         ("var/lib/kubelet/config.yaml", kubelet(cgroup)),
-        ("run/flannel/subnet.env", subnet_env(node)),
+        ("etc/kube-flannel/net-conf.json", NET_CONF.to_owned()),
     ] {
         write(&root.join(path), &text)?;
     }
@@ -235,6 +241,15 @@ resolvConf: /etc/resolv.conf
     )
 }
 
+/// Flannel's, for both families.
+const NET_CONF: &str = r#"{
+  "Network": "10.244.0.0/16",
+  "IPv6Network": "fd00:10:244::/56",
+  "EnableIPv6": true,
+  "Backend": {"Type": "vxlan"}
+}
+"#;
+
 /// What Flannel's plugin makes of its own configuration and of `subnet.env`, and hands to `bridge`.
 fn cni(node: Node) -> String {
     let (v4, v6) = (node.pods_v4(), node.pods_v6());
@@ -260,18 +275,5 @@ fn cni(node: Node) -> String {
   ]
 }}
 "#
-    )
-}
-
-fn subnet_env(node: Node) -> String {
-    let n = node.0;
-    format!(
-        "FLANNEL_NETWORK=10.244.0.0/16
-FLANNEL_SUBNET=10.244.{n}.1/24
-FLANNEL_IPV6_NETWORK=fd00:10:244::/56
-FLANNEL_IPV6_SUBNET=fd00:10:244:{n}::1/64
-FLANNEL_MTU=1450
-FLANNEL_IPMASQ=true
-"
     )
 }
