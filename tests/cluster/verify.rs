@@ -130,9 +130,10 @@ fn judged(rules: &[(Ruleset, Host)], snapshot: &Snapshot) -> Vec<Finding> {
 
 /// Waits until both nodes' rules do what the objects say, which the judgement says.
 fn settled(cluster: &Cluster) -> (Snapshot, Vec<(Ruleset, Host)>) {
-    let snapshot = snapshot(cluster);
     let deadline = Instant::now() + PATIENCE;
     loop {
+        // A pod may get ready yet.
+        let snapshot = snapshot(cluster);
         let rules = rules(cluster);
         let findings = judged(&rules, &snapshot);
         if findings.is_empty() {

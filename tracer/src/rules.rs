@@ -38,7 +38,7 @@ pub use judge::{
 };
 pub use neighbours::unanswered;
 pub use nftables::{Monitor, Written};
-pub use policy::PolicyEngine;
+pub use policy::{PolicyEngine, is_kube_routers};
 pub use polled::Polled;
 pub use services::{Front, RuleService, name_of_chain, service_of_port, set_name};
 pub use xt::{Match, Target};

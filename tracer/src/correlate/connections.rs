@@ -20,7 +20,7 @@ use super::{
 };
 use crate::model::{
     Client, Connection, Flow, KtimeNs, Packet, Protocol, SockId, Socket, SocketEvent,
-    fact::TcpFlags, journey::Leg,
+    fact::TcpFlags, journey::Leg, prefix::contains,
 };
 
 /// Most sockets that have called `connect` and of which no packet was seen yet.
@@ -319,21 +319,5 @@ pub fn is_asked_for(connection: &Connection, vips: &[(IpAddr, u8)]) -> bool {
 
 /// Whether `address` lies in one of the prefixes.
 fn is_vip(vips: &[(IpAddr, u8)], address: IpAddr) -> bool {
-    vips.iter().any(|&(prefix, bits)| match (prefix, address) {
-        (IpAddr::V4(prefix), IpAddr::V4(address)) => {
-            let differ = u32::from(prefix) ^ u32::from(address);
-            differ
-                .checked_shr(32 - u32::from(bits.min(32)))
-                .unwrap_or(0)
-                == 0
-        }
-        (IpAddr::V6(prefix), IpAddr::V6(address)) => {
-            let differ = u128::from(prefix) ^ u128::from(address);
-            differ
-                .checked_shr(128 - u32::from(bits.min(128)))
-                .unwrap_or(0)
-                == 0
-        }
-        _ => false,
-    })
+    vips.iter().any(|vip| contains(*vip, address))
 }

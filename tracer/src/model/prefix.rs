@@ -1,6 +1,6 @@
 //! Prefixes: the first address of a range, and how many of its bits all of the range share.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `192.0.2.0/24` as address and length; `None` where it is none. The length may be more than the family has.
 pub fn parse(text: &str) -> Option<(IpAddr, u8)> {
@@ -19,6 +19,21 @@ pub fn contains(prefix: (IpAddr, u8), address: IpAddr) -> bool {
             (of.to_bits() ^ address.to_bits()).leading_zeros() >= length.min(128)
         }
         _ => false,
+    }
+}
+
+/// `address` with all bits but its first `length` cleared. A length beyond the family's is the family's.
+pub fn masked(address: IpAddr, length: u8) -> IpAddr {
+    let length = u32::from(length);
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length));
+            Ipv4Addr::from_bits(address.to_bits() & mask.unwrap_or(0)).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length));
+            Ipv6Addr::from_bits(address.to_bits() & mask.unwrap_or(0)).into()
+        }
     }
 }
 
@@ -45,6 +60,21 @@ mod tests {
         check("10.1.2.3/32", "10.1.2.3", true);
         check("10.1.2.3/32", "10.1.2.2", false);
         check("10.1.2.0/24", "fd00::1", false);
+    }
+
+    #[test]
+    fn an_address_is_masked_to_the_first_of_its_prefix() {
+        let check = |address: &str, length, expected: &str| {
+            let expected: IpAddr = expected.parse().unwrap();
+            assert_eq!(masked(address.parse().unwrap(), length), expected);
+        };
+        check("10.244.1.7", 24, "10.244.1.0");
+        check("10.244.1.7", 0, "0.0.0.0");
+        check("10.244.1.7", 32, "10.244.1.7");
+        check("10.244.1.7", 99, "10.244.1.7");
+        check("fd00:10:244:1::5", 64, "fd00:10:244:1::");
+        check("fd00::5", 0, "::");
+        check("fd00::5", 128, "fd00::5");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use rustc_hash::FxHashMap;
 
 use super::permute::Key;
+use crate::model::prefix::masked;
 
 /// Most addresses that are remembered.
 const MOST: usize = 65_536;
@@ -144,8 +145,8 @@ impl Addresses {
         let count = 1_u128 << (whole - bits);
         let mut others: Vec<_> = (0..count)
             .map(|nth| {
-                let ip = masked(ip, bits, nth << (all - whole));
-                (masked(self.ip(ip), whole, 0), whole)
+                let ip = with_bits(masked(ip, bits), nth << (all - whole));
+                (masked(self.ip(ip), whole), whole)
             })
             .collect();
         others.sort_unstable();
@@ -153,18 +154,14 @@ impl Addresses {
     }
 }
 
-/// The first `bits` of `ip`, and behind them `rest`.
-fn masked(ip: IpAddr, bits: u8, rest: u128) -> IpAddr {
+/// `ip` with those bits set that `rest` has.
+fn with_bits(ip: IpAddr, rest: u128) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
             let rest = u32::try_from(rest).unwrap_or(0);
-            Ipv4Addr::from_bits(ip.to_bits() & mask | rest).into()
+            Ipv4Addr::from_bits(ip.to_bits() | rest).into()
         }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            Ipv6Addr::from_bits(ip.to_bits() & mask | rest).into()
-        }
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() | rest).into(),
     }
 }
 
@@ -245,7 +242,7 @@ mod tests {
         assert_eq!(subnet.len(), 1);
         for last in 0..=255 {
             let other = addresses.ip(IpAddr::from([10, 244, 1, last]));
-            assert_eq!(masked(other, 24, 0), subnet[0].0);
+            assert_eq!(masked(other, 24), subnet[0].0);
             seen.insert(other);
         }
         assert_eq!(seen.len(), 256);
@@ -262,7 +259,7 @@ mod tests {
         assert_eq!(prefixes.len(), 16);
         for second in [96, 99, 100, 111] {
             let other = addresses.ip(IpAddr::from([10, second, 7, 7]));
-            let holds = |(prefix, bits): &(IpAddr, u8)| masked(other, *bits, 0) == *prefix;
+            let holds = |(prefix, bits): &(IpAddr, u8)| masked(other, *bits) == *prefix;
             assert!(prefixes.iter().any(holds), "{other}");
         }
         assert_eq!(addresses.prefix((ip("0.0.0.0"), 0)), [(ip("0.0.0.0"), 0)]);

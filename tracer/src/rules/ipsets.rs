@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use super::{Family, judge::Packet};
+use crate::model::prefix::masked;
 
 /// Fields of a key at most (`IPSET_DIM_MAX`).
 const FIELDS: usize = 3;
@@ -123,20 +124,6 @@ impl Keys {
             self.elements.get(&key)
         });
         found.is_some_and(|nomatch| !nomatch)
-    }
-}
-
-/// The first `length` bits of an address.
-fn masked(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length.into()));
-            IpAddr::V4((address.to_bits() & mask.unwrap_or(0)).into())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length.into()));
-            IpAddr::V6((address.to_bits() & mask.unwrap_or(0)).into())
-        }
     }
 }
 

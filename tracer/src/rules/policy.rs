@@ -32,7 +32,7 @@ impl PolicyEngine {
         if chain == "FORWARD" && text.contains("-o weave -j DROP") {
             return of("Weave Net", false);
         }
-        if chain.starts_with("KUBE-POD-FW-") || chain.starts_with("KUBE-NWPLCY-") {
+        if is_kube_routers(chain) {
             let is_of = |(namespace, name): (&str, &str)| {
                 text.contains(&format!("POD name:{name} namespace: {namespace}\""))
             };
@@ -40,6 +40,12 @@ impl PolicyEngine {
         }
         None
     }
+}
+
+/// Whether kube-router wrote a chain, by its name, which begins as those of kube-proxy do.
+pub fn is_kube_routers(chain: &str) -> bool {
+    let prefixes = ["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"];
+    prefixes.iter().any(|prefix| chain.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::{
         finding::{Finding, Severity},
         verified::KeptAway,
     },
-    rules::{Branch, Expression, RuleAt, Spread, Step, Target},
+    rules::{Branch, Expression, RuleAt, Spread, Step, Target, is_kube_routers},
 };
 
 /// What helps where kube-proxy's rules are not what they are to be.
@@ -220,11 +220,8 @@ impl<'a> Words<'a> {
         let Some((table, chain)) = self.case.ruleset.place(at) else {
             return at.server(self.case.ruleset).is_some();
         };
-        // kube-router's chains begin alike.
-        let of_policies = ["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"];
         &*table.name == "kube-proxy"
-            || chain.name.starts_with("KUBE-")
-                && !of_policies.iter().any(|of| chain.name.starts_with(of))
+            || chain.name.starts_with("KUBE-") && !is_kube_routers(&chain.name)
     }
 
     /// A rule of the chain that chooses among endpoints.

@@ -26,9 +26,17 @@ fn run(seen: &Seen) -> Answer {
     // The worst comes first.
     let Some(first) = verified.findings.first() else {
         let modes = verified.modes.join(", ");
+        let kept = verified.kept_away.iter().map(|kept| {
+            let (packets, engine) = (kept.packets, kept.engine);
+            format!("; NetworkPolicies keep {packets} of them away, by {engine}'s rules")
+        });
         return Answer::Holds(format!(
-            "{modes}: {} ports of {} Services lead where they are to, by {} packets walked through {} rules",
-            verified.ports, verified.services, verified.packets, verified.rules
+            "{modes}: {} ports of {} Services lead where they are to, by {} packets walked through {} rules{}",
+            verified.ports,
+            verified.services,
+            verified.packets,
+            verified.rules,
+            kept.collect::<String>()
         ));
     };
     let more = match verified.findings.len() {
