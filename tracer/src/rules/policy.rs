@@ -10,17 +10,25 @@ pub struct PolicyEngine {
 }
 
 impl PolicyEngine {
-    /// The engine that wrote a rule, by `TABLE CHAIN: TEXT` ([`super::Ruleset::line`]); `None` for a rule of nobody's
-    /// that is known. `client` is namespace and name of the pod that sent the packet.
+    /// The engine that wrote a rule, by `TABLE CHAIN: TEXT` ([`super::Ruleset::line`]), as [`Self::of`] tells it.
+    pub fn of_rule(line: &str, client: Option<(&str, &str)>) -> Option<Self> {
+        let (place, text) = line.split_once(": ")?;
+        Self::of(place.rsplit(' ').next()?, || text, client)
+    }
+
+    /// The engine that wrote a rule, by the name of its chain, and its text where that alone does not tell; `None` for a
+    /// rule of nobody's that is known. `client` is namespace and name of the pod that sent the packet.
     ///
     /// 1. Calico: `cali-fw-DEVICE` is from a pod, `cali-tw-DEVICE` to one (felix/rules/rule_defs.go).
     /// 2. Weave Net: `WEAVE-NPC-EGRESS` from a pod; else its chains, or the last rule of FORWARD for its bridge
     ///    (prog/weave-npc/main.go).
     /// 3. kube-router: `KUBE-POD-FW-HASH`, whose comment names the pod: from it, where that is the client
     ///    (pkg/controllers/netpol/pod.go).
-    pub fn of_rule(line: &str, client: Option<(&str, &str)>) -> Option<Self> {
-        let (place, text) = line.split_once(": ")?;
-        let chain = place.rsplit(' ').next()?;
+    pub fn of<T: AsRef<str>>(
+        chain: &str,
+        text: impl FnOnce() -> T,
+        client: Option<(&str, &str)>,
+    ) -> Option<Self> {
         let of = |name, egress| Some(Self { name, egress });
         if chain.starts_with("cali-") {
             let from = ["cali-fw-", "cali-from-wl"];
@@ -29,12 +37,15 @@ impl PolicyEngine {
         if chain.starts_with("WEAVE-NPC") {
             return of("Weave Net", chain.starts_with("WEAVE-NPC-EGRESS"));
         }
-        if chain == "FORWARD" && text.contains("-o weave -j DROP") {
-            return of("Weave Net", false);
+        if chain == "FORWARD" {
+            let is_last = text().as_ref().contains("-o weave -j DROP");
+            return is_last.then(|| of("Weave Net", false)).flatten();
         }
         if is_kube_routers(chain) {
             let is_of = |(namespace, name): (&str, &str)| {
-                text.contains(&format!("POD name:{name} namespace: {namespace}\""))
+                text()
+                    .as_ref()
+                    .contains(&format!("POD name:{name} namespace: {namespace}\""))
             };
             return of("kube-router", client.is_some_and(is_of));
         }

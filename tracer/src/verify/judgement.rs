@@ -358,8 +358,9 @@ impl Case<'_> {
     fn engine(&self, branch: &Branch) -> Option<&'static str> {
         let stopped = matches!(branch.outcome.ending, Ending::Dropped | Ending::Rejected(_));
         let by = branch.by.filter(|_| stopped)?;
-        let engine = PolicyEngine::of_rule(&self.ruleset.line(by), None)?;
-        Some(engine.name)
+        let (_, chain) = self.ruleset.place(by)?;
+        let text = || self.ruleset.text(by);
+        Some(PolicyEngine::of(&chain.name, text, None)?.name)
     }
 
     /// All branches of one packet, with the rules in its way.
