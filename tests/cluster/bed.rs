@@ -172,8 +172,10 @@ impl Cluster {
         self.component(name, "TERM");
         let pid = fs::read_to_string(self.dir.join("log").join(format!("{name}.pid")));
         let process = Path::new("/proc").join(pid.expect("it was started").trim());
+        // One that has ended has no words any more, even before its parent has heard of it.
+        let runs = || fs::read(process.join("cmdline")).is_ok_and(|words| !words.is_empty());
         let deadline = Instant::now() + Duration::from_secs(30);
-        while process.exists() {
+        while runs() {
             assert!(Instant::now() < deadline, "{name} does not end");
             sleep(Duration::from_millis(50));
         }

@@ -128,6 +128,18 @@ fn judged(rules: &[(Ruleset, Host)], snapshot: &Snapshot) -> Vec<Finding> {
     nodes.collect()
 }
 
+/// Waits until the Service whose endpoint need not be ready has it, in both families.
+fn await_early(cluster: &Cluster) {
+    let words = format!(
+        "get endpointslices -n {NAMESPACE} -l kubernetes.io/service-name=early -o jsonpath={{.items[*].endpoints[*].addresses[*]}}"
+    );
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.kubectl(&words).split_whitespace().count() < 2 {
+        assert!(Instant::now() < deadline, "the pod has no address");
+        sleep(Duration::from_millis(200));
+    }
+}
+
 /// Waits until both nodes' rules do what the objects say, which the judgement says.
 fn settled(cluster: &Cluster) -> (Snapshot, Vec<(Ruleset, Host)>) {
     let deadline = Instant::now() + PATIENCE;
@@ -179,6 +191,7 @@ fn packets_go_where_the_evaluator_foretells_for_services_of_every_kind() {
     made.extend(objects::of_never_ready());
     let mut api = Api::connect(&cluster);
     let objects = Objects::make(&cluster, &made, &mut api);
+    await_early(&cluster);
     serve_in_pod(&cluster, &mut world);
     let (snapshot, rules) = settled(&cluster);
     let mut cells = cells::all(&made, &snapshot, &[0, 1]);
