@@ -11,13 +11,17 @@ mod netns;
 mod runtime;
 #[cfg(test)]
 pub(crate) mod scratch;
+mod sockets;
 mod symbols;
 mod throttled;
 mod within;
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
-pub use self::throttled::Throttled;
+pub use self::{
+    sockets::{Waiting, has_one_of},
+    throttled::Throttled,
+};
 use crate::model::{
     Asked, Ifindex, KtimeNs, Named, NetnsInode, PodName, Row, Site, WallNs,
     conntrack::{ConntrackChange, ConntrackTotals},

@@ -13,7 +13,11 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use super::{cgroup, throttled};
+use super::{
+    cgroup,
+    sockets::{Waiting, has_one_of},
+    throttled,
+};
 use crate::model::NetnsInode;
 
 /// How long an answer holds, and how many are kept.
@@ -110,45 +114,16 @@ fn sockets(process: &Path, port: u16) -> BTreeSet<String> {
     let mut inodes = BTreeSet::new();
     for table in ["udp", "udp6", "tcp", "tcp6"] {
         let text = fs::read_to_string(process.join("net").join(table)).unwrap_or_default();
-        inodes.extend(text.lines().filter_map(|line| inode_at(line, port)));
+        let waiting = text.lines().filter_map(Waiting::of);
+        let at_port = waiting.filter(|socket| socket.at.port() == port);
+        inodes.extend(at_port.map(|socket| socket.inode));
     }
     inodes
-}
-
-fn has_one_of(process: &Path, inodes: &BTreeSet<String>) -> bool {
-    let sockets = fs::read_dir(process.join("fd")).into_iter().flatten();
-    sockets.flatten().any(|socket| {
-        fs::read_link(socket.path()).is_ok_and(|link| {
-            let link = link.to_string_lossy();
-            let inode = link
-                .strip_prefix("socket:[")
-                .and_then(|link| link.strip_suffix(']'));
-            inode.is_some_and(|inode| inodes.contains(inode))
-        })
-    })
-}
-
-/// The inode of the socket of a line of /proc/net/udp or its like, where its own port is `port`: the second
-/// word is its address, the third the other's, the tenth the inode (proc_net(5)).
-fn inode_at(line: &str, port: u16) -> Option<String> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let own = words.get(1)?.rsplit_once(':')?.1;
-    let other = words.get(2)?.rsplit_once(':')?.1;
-    let is_it = u16::from_str_radix(own, 16) == Ok(port) && other == "0000";
-    is_it.then(|| words.get(9).map(|inode| (*inode).to_owned()))?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_socket_is_told_by_its_own_port() {
-        let line = "  12: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0 0";
-        assert_eq!(inode_at(line, 53).as_deref(), Some("4711"));
-        assert_eq!(inode_at(line, 5353), None);
-        assert_eq!(inode_at("  sl  local_address rem_address", 53), None);
-    }
 
     #[test]
     fn both_versions_of_cgroups_tell_whether_one_is_frozen() {

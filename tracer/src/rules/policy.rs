@@ -38,8 +38,7 @@ impl PolicyEngine {
             return of("Weave Net", chain.starts_with("WEAVE-NPC-EGRESS"));
         }
         if chain == "FORWARD" {
-            let is_last = text().as_ref().contains("-o weave -j DROP");
-            return is_last.then(|| of("Weave Net", false)).flatten();
+            return of("Weave Net", false).filter(|_| text().as_ref().contains("-o weave -j DROP"));
         }
         if is_kube_routers(chain) {
             let is_of = |(namespace, name): (&str, &str)| {
