@@ -64,6 +64,15 @@ impl Cluster {
         printed(self.bounded("kubectl").args(words))
     }
 
+    /// Runs what a person would type where kubectl is at hand; it must succeed.
+    pub(crate) fn shell(&self, typed: &str) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", typed]);
+        shell.env("PATH", format!("{}:{path}", self.dir.display()));
+        printed(&mut shell);
+    }
+
     /// A program of the cluster's directory, `kubectl` or a node's, ended after a minute.
     fn bounded(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");

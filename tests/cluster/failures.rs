@@ -167,6 +167,7 @@ const TABLES: &[&[Failure]] = &[
     coredns::OTHER_COREFILE,
     coredns::PENDING,
     coredns::PODS,
+    coredns::POLICIES,
     kube_proxy::FAILURES,
 ];
 

@@ -32,6 +32,21 @@ pub(super) fn ingress(app: &str) -> String {
     )
 }
 
+/// Who may ask CoreDNS, by rules of YAML.
+pub(super) fn of_coredns(rules: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: of-coredns, namespace: kube-system}}
+spec:
+  podSelector: {{matchLabels: {{k8s-app: kube-dns}}}}
+  policyTypes: [Ingress]
+  ingress:{rules}
+"
+    )
+}
+
 fn policy(name: &str, app: &str, rest: &str) -> String {
     format!(
         "---
@@ -60,7 +75,7 @@ pub(super) fn enforce(cluster: &Cluster, policies: &str) {
 
 /// Takes policies away, ends kube-router, and removes its rules and sets: its own clean-up takes IPVS's with it.
 pub(super) fn forget(cluster: &Cluster) {
-    cluster.kubectl("delete networkpolicies -n shop --all");
+    cluster.kubectl("delete networkpolicies --all --all-namespaces");
     cluster.end("n1-kube-router");
     let chains = "KUBE-ROUTER-|KUBE-POD-FW-|KUBE-NWPLCY-";
     cluster.sh(
@@ -137,4 +152,53 @@ fn policies_that_allow_what_is_asked_lead_to_no_finding_and_what_they_keep_away_
         "{pages:?}"
     );
     assert_eq!(traced.found(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`, in each mode"]
+fn what_doctor_says_to_do_lets_a_pod_that_no_policy_lets_to_coredns_ask_it() {
+    let cluster = Cluster::up();
+    let _enforced = Enforced(&cluster);
+    enforce(&cluster, &egress(TO_WEB));
+    let client = cluster.client("n1");
+    let resolves = || {
+        let words = ["exec", "-n", "shop", &client.name, "--"];
+        let ask = [
+            "timeout",
+            "4",
+            "nslookup",
+            "kubernetes.default.svc.cluster.local",
+        ];
+        let mut command = cluster.kubectl_program();
+        command
+            .args(words)
+            .args(ask)
+            .output()
+            .expect("the bed has kubectl")
+            .status
+            .success()
+    };
+    assert!(!resolves(), "the policy is enforced");
+    let look = || {
+        let output = cluster
+            .tracer_on("n1")
+            .args(["doctor", "--only", "dns_policies", "--output", "json"])
+            .env("KUBECONFIG", cluster.admin())
+            .output()
+            .expect("the program was built");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = said.lines().next().expect("it is a check");
+        serde_json::from_str::<Value>(line).expect("it is JSON")
+    };
+    let found = look();
+    let pods = found["problems"][0]["evidence"][0].to_string();
+    assert!(pods.contains(&format!("shop/{}", client.name)), "{found:#}");
+    let remedy = found["problems"][0]["remedy"].as_str().expect("it has one");
+    cluster.shell(remedy);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !resolves() {
+        assert!(std::time::Instant::now() < deadline, "after {remedy}");
+    }
+    let found = look();
+    assert_eq!(found["verdict"], "good", "{found:#}");
 }

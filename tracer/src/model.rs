@@ -22,6 +22,7 @@ pub mod lag;
 pub mod name;
 pub mod numbers;
 pub mod pod;
+pub mod policy;
 pub mod prefix;
 pub mod row;
 pub mod search;

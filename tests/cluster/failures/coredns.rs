@@ -1,5 +1,6 @@
-//! CoreDNS: its objects, its Corefile, its pods.
+//! CoreDNS: its objects, its Corefile, its pods, and who is let to them.
 
+use super::super::policies;
 use super::Step::Run;
 use super::{Cluster, Failure, check};
 
@@ -300,4 +301,54 @@ pub(super) const PODS: &[Failure] = &[
 #[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
 fn why_pods_of_coredns_do_not_run_is_named() {
     check(PODS);
+}
+
+/// Egress rules for CoreDNS's pods that nearly are what is needed.
+const BY_TCP: &str = "
+  - to: [{namespaceSelector: {}, podSelector: {matchLabels: {k8s-app: kube-dns}}}]
+    ports: [{port: 53}]";
+const OF_SHOP: &str = "
+  - to: [{podSelector: {matchLabels: {k8s-app: kube-dns}}}]
+    ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]";
+
+pub(super) const POLICIES: &[Failure] = &[
+    Failure {
+        what: "a NetworkPolicy, which kube-router enforces, lets pods ask web servers and no DNS",
+        make: Run(|cluster| policies::enforce(cluster, &policies::egress(policies::TO_WEB))),
+        mend: Run(policies::forget),
+        found: &[("dns_policies", "NetworkPolicy shop/of-client: no rule lets")],
+    },
+    Failure {
+        what: "a NetworkPolicy lets pods ask DNS over TCP alone: its port names no protocol",
+        make: Run(|cluster| policies::enforce(cluster, &policies::egress(BY_TCP))),
+        mend: Run(policies::forget),
+        found: &[("dns_policies", "at UDP 53: no name resolves there")],
+    },
+    Failure {
+        what: "a NetworkPolicy names CoreDNS's pods and not their namespace",
+        make: Run(|cluster| policies::enforce(cluster, &policies::egress(OF_SHOP))),
+        mend: Run(policies::forget),
+        found: &[(
+            "dns_policies",
+            "at UDP 53 and TCP 53: no name resolves there",
+        )],
+    },
+    Failure {
+        what: "a NetworkPolicy of CoreDNS's lets pods of kube-system ask it alone",
+        make: Run(|cluster| {
+            cluster.apply(&policies::of_coredns(" [{from: [{podSelector: {}}]}]"));
+            cluster.component("n1-kube-router", "start");
+        }),
+        mend: Run(policies::forget),
+        found: &[(
+            "dns_policies",
+            "NetworkPolicy kube-system/of-coredns: no rule lets CoreDNS's pods be sent to",
+        )],
+    },
+];
+
+#[test]
+#[ignore = "needs a real cluster: kubelet, kube-proxy, CoreDNS; run `cargo xtask test cluster`"]
+fn a_policy_that_keeps_pods_from_coredns_is_named() {
+    check(POLICIES);
 }

@@ -1,6 +1,7 @@
 //! `Objects`: the API objects that doctor judges, got once, trimmed to plain values. Each is asked
 //! for by itself, so that one that may not be read does not hide the others.
 
+mod policies;
 mod pools;
 mod read;
 mod trim;
@@ -8,6 +9,7 @@ mod trim;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 pub use self::read::get;
+use crate::model::policy::{Labels, Policy};
 
 /// What was got, or in words why it was not.
 pub type Got<T> = Result<T, String>;
@@ -28,20 +30,43 @@ pub struct Objects {
     pub dns_services: Got<Vec<Service>>,
     /// Addresses of kube-dns's EndpointSlices, and whether each is ready.
     pub dns_endpoints: Got<Vec<(IpAddr, bool)>>,
+    /// Ports of those EndpointSlices: the Service port's name, number at the endpoints, protocol.
+    pub dns_targets: Got<Vec<(String, u16, String)>>,
     /// ConfigMaps of kube-system by name: the keys and texts of `coredns` and `kube-proxy`.
     pub config_maps: Got<BTreeMap<String, BTreeMap<String, String>>>,
     /// ServiceAccounts of kube-system.
     pub service_accounts: Got<Vec<String>>,
     /// ClusterRoles that are bound to a ServiceAccount of kube-system or of a CNI plugin.
     pub roles: Got<Vec<BoundRole>>,
-    /// NetworkPolicies as `namespace/name`, the first hundred.
-    pub network_policies: Got<Vec<String>>,
+    /// NetworkPolicies, and what they choose by.
+    pub network_policies: Got<Policies>,
     /// Calico's pools of addresses.
     pub address_pools: Got<Vec<AddressPool>>,
     /// How many pods there are in the cluster.
     pub pod_count: Got<u64>,
     /// How many Services there are in the cluster.
     pub service_count: Got<u64>,
+}
+
+/// NetworkPolicies.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    /// The first thousand.
+    pub policies: Vec<Policy>,
+    /// Namespaces, with their labels; none where there are no policies.
+    pub namespaces: Got<BTreeMap<String, Labels>>,
+    /// This node's pods, of all namespaces; likewise.
+    pub pods: Got<Vec<PodObject>>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            policies: Vec::new(),
+            namespaces: Ok(BTreeMap::new()),
+            pods: Ok(Vec::new()),
+        }
+    }
 }
 
 /// A Node.
@@ -78,7 +103,7 @@ pub struct AddressPool {
     pub given: u64,
 }
 
-/// A Pod of the system.
+/// A Pod of the system, or of this node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodObject {
     /// Its namespace.
@@ -89,6 +114,12 @@ pub struct PodObject {
     pub labels: BTreeMap<String, String>,
     /// `spec.nodeName`; `None` when it is not scheduled.
     pub node: Option<String>,
+    /// Whether it uses its node's network.
+    pub host_network: bool,
+    /// `status.podIPs`.
+    pub addresses: Vec<IpAddr>,
+    /// Ports of its containers that have a name: name, number, protocol.
+    pub ports: Vec<(String, u16, String)>,
     /// `status.phase`.
     pub phase: String,
     /// Whether the condition Ready holds.

@@ -13,6 +13,7 @@ mod peers;
 mod plugin;
 mod policy;
 
+pub(super) use self::policy::{Enforced, enforced};
 use super::{Answer, Check, Problem, Root, Seen};
 
 /// What is asked about the pods' network.

@@ -1,10 +1,11 @@
-//! The cluster's DNS: its objects, its Corefile, its pods and why they do not run, its Service.
+//! The cluster's DNS: its objects, its Corefile, its pods and why they do not run, its Service, who may ask it.
 
 mod corefile;
 mod cpu;
 mod file;
 mod objects;
 mod pods;
+mod policies;
 mod service;
 
 use super::{Answer, Check, Problem, Seen, node};
@@ -20,6 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     service::SERVICE,
     service::CLUSTER_DNS,
     service::METRICS,
+    policies::POLICIES,
 ];
 
 /// What CoreDNS is called: its Deployment, ConfigMap and ServiceAccount.

@@ -89,13 +89,11 @@ impl Seen {
             return seen;
         }
         let ports = PORTS.iter().map(|port| (*port).to_owned()).collect();
-        let (network, objects, http, server) = futures::join!(
-            Network::read(),
-            objects::get(),
-            ask(ports),
-            proxy_server(&seen)
-        );
-        seen.network = network;
+        seen.network = Network::read().await;
+        let network = seen.network.iter().flat_map(|network| &network.addresses);
+        let own: Vec<_> = network.map(|(_, address, _)| *address).collect();
+        let (objects, http, server) =
+            futures::join!(objects::get(&own), ask(ports), proxy_server(&seen));
         seen.rules = Rules::read();
         seen.objects = objects;
         seen.http = http;

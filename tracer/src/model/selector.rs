@@ -1,27 +1,40 @@
-//! Label selectors as kubectl writes them: `app=web,tier!=db,env in (a, b),!canary`.
+//! Label selectors as kubectl writes them, `app=web,tier!=db,env in (a, b),!canary`, or as objects have them.
 
 use std::{str::FromStr, sync::Arc};
 
 /// What all of must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(Vec<Requirement>);
 
+/// What one label must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Requirement {
+pub enum Requirement {
+    /// One of these.
     In(String, Vec<String>),
-    /// Also where the label is absent.
+    /// None of these; or the label is absent.
     NotIn(String, Vec<String>),
+    /// There, whatever it is.
     Exists(String),
+    /// Not there.
     Absent(String),
 }
 
 impl Selector {
+    /// That all of these hold; with none, any object is meant.
+    pub fn of(requirements: Vec<Requirement>) -> Self {
+        Self(requirements)
+    }
+
     /// Whether an object with these labels is meant.
     pub fn matches(&self, labels: &[(Arc<str>, Arc<str>)]) -> bool {
-        let value = |wanted: &str| {
+        self.matches_by(|wanted| {
             let mut labels = labels.iter();
             Some(&*labels.find(|(key, _)| **key == *wanted)?.1)
-        };
+        })
+    }
+
+    /// The same, of an object whose labels `value` tells.
+    pub fn matches_by<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => {
                 value(key).is_some_and(|value| values.iter().any(|of| of == value))

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error,
     future::Future,
+    net::IpAddr,
 };
 
 use futures::{FutureExt as _, future, future::join_all};
@@ -11,7 +12,6 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::{self, ConfigMap, Event, Node, Pod, ServiceAccount},
     discovery::v1::EndpointSlice,
-    networking::v1::NetworkPolicy,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
 use kube::{
@@ -23,8 +23,8 @@ use kube::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    BoundRole, Got, NodeObject, Objects, PATIENCE, PodObject, Service, Workload, pools,
-    trim::{config_map, daemon_set, deployment, endpoints, node, pod, rule, service},
+    BoundRole, Got, NodeObject, Objects, PATIENCE, PodObject, Service, Workload, policies, pools,
+    trim::{config_map, daemon_set, deployment, endpoints, node, pod, rule, service, targets},
 };
 
 const SYSTEM: &str = "kube-system";
@@ -35,11 +35,11 @@ const NAMESPACES: &[&str] = &[SYSTEM, "kube-flannel", "calico-system", "weave", 
 /// Lines of a container's log that are asked for.
 const LOG_LINES: i64 = 40;
 
-/// Gets all of them; a few seconds at most.
+/// Gets all of them, on a machine that has `own` addresses; a few seconds at most.
 ///
 /// # Errors
 /// In words: the API server cannot be asked at all.
-pub async fn get() -> Got<Objects> {
+pub async fn get(own: &[IpAddr]) -> Got<Objects> {
     let client = client().await?;
     let clock_ahead = within(clock(&client)).await?;
     let (lists, access, address_pools) = future::join3(
@@ -48,18 +48,23 @@ pub async fn get() -> Got<Objects> {
         pools::get(&client).boxed(),
     )
     .await;
-    let (nodes, mut pods, workloads, services, endpoints, config_maps) = lists;
+    let (nodes, mut pods, workloads, services, slices, config_maps) = lists;
     if let Ok(pods) = &mut pods {
         tell_why(&client, pods).await;
     }
-    let (service_accounts, roles, network_policies, pod_count, service_count) = access;
+    let network_policies = policies::get(&client, policies::of_node(&nodes, own)).await;
+    let (service_accounts, roles, pod_count, service_count) = access;
     Ok(Objects {
         clock_ahead,
         nodes,
         pods,
         workloads,
         dns_services: services,
-        dns_endpoints: endpoints,
+        dns_endpoints: slices
+            .as_ref()
+            .map(|slices| slices.iter().flat_map(endpoints).collect())
+            .map_err(Clone::clone),
+        dns_targets: slices.map(|slices| slices.iter().flat_map(targets).collect()),
         config_maps,
         service_accounts,
         roles,
@@ -125,7 +130,7 @@ async fn clock(client: &Client) -> Result<Option<i64>, kube::Error> {
     Ok(theirs.map(|theirs| now.as_second() - theirs.timestamp().as_second()))
 }
 
-async fn list<K>(api: Api<K>, params: ListParams) -> Got<Vec<K>>
+pub(super) async fn list<K>(api: Api<K>, params: ListParams) -> Got<Vec<K>>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
@@ -154,7 +159,7 @@ type Lists = (
     Got<Vec<PodObject>>,
     Got<Vec<Workload>>,
     Got<Vec<Service>>,
-    Got<Vec<(std::net::IpAddr, bool)>>,
+    Got<Vec<EndpointSlice>>,
     Got<BTreeMap<String, BTreeMap<String, String>>>,
 );
 
@@ -186,18 +191,12 @@ async fn lists(client: &Client) -> Lists {
         pods.map(|pods| pods.iter().map(pod).collect()),
         workloads,
         services.map(|services| services.iter().filter_map(service).collect()),
-        slices.map(|slices| slices.iter().flat_map(endpoints).collect()),
+        slices,
         maps.map(|maps| maps.into_iter().filter_map(config_map).collect()),
     )
 }
 
-type Access = (
-    Got<Vec<String>>,
-    Got<Vec<BoundRole>>,
-    Got<Vec<String>>,
-    Got<u64>,
-    Got<u64>,
-);
+type Access = (Got<Vec<String>>, Got<Vec<BoundRole>>, Got<u64>, Got<u64>);
 
 async fn access(client: &Client) -> Access {
     let all = ListParams::default;
@@ -205,11 +204,10 @@ async fn access(client: &Client) -> Access {
         Api::<ServiceAccount>::namespaced(client.clone(), SYSTEM),
         all(),
     );
-    let policies = list(Api::<NetworkPolicy>::all(client.clone()), all().limit(100));
     let pods = count(Api::<Pod>::all(client.clone()));
     let services = count(Api::<v1::Service>::all(client.clone()));
-    let (accounts, policies, roles, pods, services) =
-        future::join5(accounts, policies, roles(client).boxed(), pods, services).await;
+    let (accounts, roles, pods, services) =
+        future::join4(accounts, roles(client).boxed(), pods, services).await;
     (
         accounts.map(|accounts| {
             let names = accounts
@@ -218,16 +216,6 @@ async fn access(client: &Client) -> Access {
             names.collect()
         }),
         roles,
-        policies.map(|policies| {
-            policies
-                .iter()
-                .map(|policy| {
-                    let meta = &policy.metadata;
-                    let namespace = meta.namespace.as_deref().unwrap_or_default();
-                    format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())
-                })
-                .collect()
-        }),
         pods,
         services,
     )

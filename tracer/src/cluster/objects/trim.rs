@@ -87,6 +87,14 @@ pub(super) fn pod(pod: &Pod) -> PodObject {
         name: pod.metadata.name.clone().unwrap_or_default(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        host_network: pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true),
+        addresses: status
+            .pod_ips
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|address| address.ip.parse().ok())
+            .collect(),
+        ports: pod.spec.as_ref().map(named_ports).unwrap_or_default(),
         phase: status.phase.unwrap_or_default(),
         ready: holds("Ready"),
         unscheduled: unscheduled.map(|condition| condition.message.clone().unwrap_or_default()),
@@ -98,6 +106,23 @@ pub(super) fn pod(pod: &Pod) -> PodObject {
             .collect(),
         warnings: Vec::new(),
     }
+}
+
+fn named_ports(spec: &v1::PodSpec) -> Vec<(String, u16, String)> {
+    let ports = spec
+        .containers
+        .iter()
+        .flat_map(|of| of.ports.iter().flatten());
+    let named = ports.filter_map(|port| {
+        let number = u16::try_from(port.container_port).ok()?;
+        Some((port.name.clone()?, number, protocol(port.protocol.as_ref())))
+    });
+    named.collect()
+}
+
+/// As it is where an object does not say.
+fn protocol(protocol: Option<&String>) -> String {
+    protocol.map_or_else(|| "TCP".to_owned(), Clone::clone)
 }
 
 fn container(status: v1::ContainerStatus) -> Container {
@@ -171,7 +196,7 @@ fn container_spec(container: v1::Container) -> ContainerSpec {
         ports: ports
             .filter_map(|port| {
                 let number = u16::try_from(port.container_port).ok()?;
-                Some((number, port.protocol.unwrap_or_else(|| "TCP".to_owned())))
+                Some((number, protocol(port.protocol.as_ref())))
             })
             .collect(),
     }
@@ -213,7 +238,7 @@ pub(super) fn service(service: &v1::Service) -> Option<Service> {
             .into_iter()
             .filter_map(|port| {
                 let number = u16::try_from(port.port).ok()?;
-                let protocol = port.protocol.unwrap_or_else(|| "TCP".to_owned());
+                let protocol = protocol(port.protocol.as_ref());
                 Some((port.name.unwrap_or_default(), number, protocol))
             })
             .collect(),
@@ -236,6 +261,16 @@ pub(super) fn endpoints(slice: &EndpointSlice) -> Vec<(IpAddr, bool)> {
     addresses
         .filter_map(|(address, ready)| Some((address.parse().ok()?, ready)))
         .collect()
+}
+
+pub(super) fn targets(slice: &EndpointSlice) -> Vec<(String, u16, String)> {
+    let ports = slice.ports.iter().flatten();
+    let targets = ports.filter_map(|port| {
+        let number = u16::try_from(port.port?).ok()?;
+        let name = port.name.clone().unwrap_or_default();
+        Some((name, number, protocol(port.protocol.as_ref())))
+    });
+    targets.collect()
 }
 
 pub(super) fn config_map(map: ConfigMap) -> Option<(String, BTreeMap<String, String>)> {

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
-    cluster::objects::{NodeObject, Objects},
+    cluster::objects::{NodeObject, Objects, Policies},
     doctor::{
         Root, Seen,
         seen::{
@@ -77,10 +77,11 @@ fn objects() -> Objects {
         workloads: Ok(Vec::new()),
         dns_services: Ok(Vec::new()),
         dns_endpoints: Ok(Vec::new()),
+        dns_targets: Ok(Vec::new()),
         config_maps: Ok(BTreeMap::new()),
         service_accounts: Ok(Vec::new()),
         roles: Ok(Vec::new()),
-        network_policies: Ok(Vec::new()),
+        network_policies: Ok(Policies::default()),
         address_pools: Err("the server could not find the requested resource".to_owned()),
         pod_count: Ok(10),
         service_count: Ok(5),
