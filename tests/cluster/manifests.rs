@@ -74,6 +74,9 @@ fn every_overlay_runs() {
     let (code, said) = in_pod(&cluster, "doctor");
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(" 0 broken"), "{said}");
+    // Asked for where there are NetworkPolicies only.
+    let may = "auth can-i list namespaces --as=system:serviceaccount:tracer:tracer";
+    assert_eq!(cluster.kubectl(may).trim(), "yes");
 
     // As README.md has it: a kustomization of one's own, with the component beside the base.
     let home = tempfile::tempdir().expect("there is room for temporary files");
