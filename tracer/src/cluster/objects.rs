@@ -51,7 +51,7 @@ pub struct Objects {
 /// NetworkPolicies.
 #[derive(Clone, Debug)]
 pub struct Policies {
-    /// The first thousand.
+    /// All of them.
     pub policies: Vec<Policy>,
     /// Namespaces, with their labels; none where there are no policies.
     pub namespaces: Got<BTreeMap<String, Labels>>,

@@ -21,16 +21,13 @@ use crate::model::{
     selector::{Requirement, Selector},
 };
 
-/// Most NetworkPolicies that are looked at.
-const MOST: u32 = 1000;
-
 /// All of it; `node` is the Node whose pods are wanted, as far as it is known.
 ///
 /// # Errors
 /// In words: NetworkPolicies may not be read.
 pub(super) async fn get(client: &Client, node: Option<&str>) -> Got<Policies> {
     let all = ListParams::default;
-    let policies = list(Api::<NetworkPolicy>::all(client.clone()), all().limit(MOST)).await?;
+    let policies = list(Api::<NetworkPolicy>::all(client.clone()), all()).await?;
     if policies.is_empty() {
         return Ok(Policies::default());
     }

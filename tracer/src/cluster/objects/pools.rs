@@ -8,40 +8,30 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{AddressPool, Got, read::within};
+use super::{AddressPool, Got, read::list};
 use crate::model::prefix;
-
-/// Objects asked for at once.
-const PAGE: u32 = 500;
 
 /// All pools, and how much of each is given.
 ///
 /// # Errors
 /// In words: they may not be read, or Calico keeps none here.
 pub(super) async fn get(client: &Client) -> Got<Vec<AddressPool>> {
-    let pools = list(client, "IPPool", "ippools").await?;
-    let blocks = list(client, "IPAMBlock", "ipamblocks").await?;
+    let pools = values(client, "IPPool", "ippools").await?;
+    let blocks = values(client, "IPAMBlock", "ipamblocks").await?;
     Ok(trim(&pools, &blocks))
 }
 
-async fn list(client: &Client, kind: &str, plural: &str) -> Got<Vec<Value>> {
+async fn values(client: &Client, kind: &str, plural: &str) -> Got<Vec<Value>> {
     let kind = GroupVersionKind::gvk("crd.projectcalico.org", "v1", kind);
     let resource = ApiResource::from_gvk_with_plural(&kind, plural);
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let mut params = ListParams::default().limit(PAGE);
-    let mut all = Vec::new();
-    loop {
-        let page = within(async { api.list(&params).await }).await?;
-        all.extend(page.items.into_iter().map(|one| {
-            let mut data = one.data;
-            data["name"] = one.metadata.name.into();
-            data
-        }));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(all),
-        }
-    }
+    let all = list(api, ListParams::default()).await?;
+    let values = all.into_iter().map(|one| {
+        let mut data = one.data;
+        data["name"] = one.metadata.name.into();
+        data
+    });
+    Ok(values.collect())
 }
 
 fn trim(pools: &[Value], blocks: &[Value]) -> Vec<AddressPool> {

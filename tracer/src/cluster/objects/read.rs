@@ -32,6 +32,9 @@ const SYSTEM: &str = "kube-system";
 /// Namespaces in which CNI plugins' manifests put their pods.
 const NAMESPACES: &[&str] = &[SYSTEM, "kube-flannel", "calico-system", "weave", "cilium"];
 
+/// Objects asked for at once.
+const PAGE: u32 = 500;
+
 /// Lines of a container's log that are asked for.
 const LOG_LINES: i64 = 40;
 
@@ -100,7 +103,7 @@ async fn client() -> Got<Client> {
 }
 
 /// `future`'s answer, or in words why there is none.
-pub(super) async fn within<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Got<T> {
+async fn within<T>(future: impl Future<Output = Result<T, kube::Error>>) -> Got<T> {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(status.message.clone()),
@@ -130,12 +133,24 @@ async fn clock(client: &Client) -> Result<Option<i64>, kube::Error> {
     Ok(theirs.map(|theirs| now.as_second() - theirs.timestamp().as_second()))
 }
 
+/// All of them, page by page.
+///
+/// # Errors
+/// In words: they may not be read, or not in time.
 pub(super) async fn list<K>(api: Api<K>, params: ListParams) -> Got<Vec<K>>
 where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
-    let listed = within(async { api.list(&params).await }).await?;
-    Ok(listed.items)
+    let mut params = params.limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = within(async { api.list(&params).await }).await?;
+        all.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(all),
+        }
+    }
 }
 
 /// What is in any of [`NAMESPACES`].
