@@ -13,7 +13,7 @@ pub(super) const NETWORK_POLICY: Diagnosis = Diagnosis {
     sentence: "is not allowed by the NetworkPolicies that select the pod, and their engine turns it away",
     wire: "the packet is dropped or rejected in FORWARD of the pod's node, by a rule of the engine's own: Calico's cali-tw- and cali-fw- chains, Weave Net's last rule for device weave, kube-router's KUBE-POD-FW- chains",
     cause: "a NetworkPolicy selects the pod, and none of those that do allows this peer and port; or the engine has no chain for the pod yet, and its rules end in a drop",
-    remedy: "kubectl get networkpolicy -n NAMESPACE, and describe those whose podSelector chooses the pod: an ingress rule for the client and the port; for egress one for DNS too, port 53 over UDP and TCP to kube-system",
+    remedy: "kubectl get networkpolicy -n NAMESPACE, and describe those whose podSelector chooses the pod: an ingress rule for the client and the port; for egress one for DNS too, port 53 over UDP and TCP to kube-system: tracer doctor --only dns_policies tells who lacks it, and the command that adds it",
     refuted_by: "no NetworkPolicy selects the pod: then the engine's daemon on this node does not follow, see tracer doctor --only cni_daemon",
     least: 1,
     claim: Some(|row, named, _| {
