@@ -1,12 +1,13 @@
 //! The way of packets, stage by stage, as real devices show it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 use tracer::lab::services::{CLIENT1, WEB};
 use tracer::lab::{Lab, Lie};
 
-use crate::support::client::{get, inside};
+use crate::support::client::{A, AAAA, get, inside, query, receive, unconnected};
 use crate::support::trace::{Traced, Tracer, text_of};
 use crate::support::{LyingDns, client_and_server, dig, lab};
 
@@ -43,6 +44,21 @@ fn steps(row: &Value, total: &str) -> Vec<String> {
         .collect()
 }
 
+/// Legs and stages of a query over UDP through the VIP, and of its answer.
+const THROUGH_THE_VIP: [&str; 11] = [
+    "query client_link",
+    "query node",
+    "query backend_link",
+    "query backend_input",
+    "query backend_queue",
+    "answer backend",
+    "answer backend_link",
+    "answer node",
+    "answer client_link",
+    "answer client_input",
+    "answer client_queue",
+];
+
 /// Namespaces and devices a row's packets passed, from the first on; without the lab's prefix.
 fn sites(row: &Value, lab: &Lab) -> Vec<String> {
     let prefix = lab.netns(CLIENT1).replace(CLIENT1.name, "");
@@ -67,22 +83,7 @@ fn a_query_through_the_vip_passes_link_node_and_link_both_ways() {
             dig(netns, &format!("@{vip} host1.lab.test"));
         });
         let row = &traced.rows()[0];
-        assert_eq!(
-            steps(row, "latency_us"),
-            [
-                "query client_link",
-                "query node",
-                "query backend_link",
-                "query backend_input",
-                "query backend_queue",
-                "answer backend",
-                "answer backend_link",
-                "answer node",
-                "answer client_link",
-                "answer client_input",
-                "answer client_queue",
-            ]
-        );
+        assert_eq!(steps(row, "latency_us"), THROUGH_THE_VIP);
         let backend = row["backend"]["ip"].as_str().expect("it was translated");
         let pod = if backend.ends_with("21") {
             "dns1"
@@ -99,6 +100,36 @@ fn a_query_through_the_vip_passes_link_node_and_link_both_ways() {
         assert_eq!(sites(row, &lab), there_and_back.map(String::as_str));
         let dst = |stage: usize| row["journey"]["stages"][stage]["to"]["dst"]["ip"].as_str();
         assert_eq!((dst(0), dst(1)), (Some(vip), Some(backend)), "DNAT");
+    }
+}
+
+/// As musl's resolver asks: for both kinds of address at once, by one socket that is not connected.
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel` or `cargo xtask test vm`"]
+fn the_way_of_queries_by_a_socket_that_is_not_connected_is_as_whole() {
+    let lab = lab("pathmusl");
+    for vip in ["10.96.0.10:53", "[fd00:10:96::a]:53"] {
+        let vip: SocketAddr = vip.parse().expect("it is an address");
+        let netns = lab.netns(CLIENT1);
+        let mut tracer = Tracer::start(&format!("--path --netns {netns}"));
+        inside(&netns, "musl", move || {
+            let socket = unconnected(vip);
+            for (id, qtype) in [(1, A), (2, AAAA)] {
+                let sent = socket.send_to(&query(id, "host1.lab.test", qtype), vip);
+                sent.expect("there is a route");
+            }
+            let mut answered = [receive(&socket), receive(&socket)];
+            answered.sort_unstable();
+            assert_eq!(answered, [1, 2]);
+        });
+        tracer.wait_for(2);
+        let rows = tracer.stop().rows();
+        assert_eq!(rows.len(), 2, "{rows:#?}");
+        for row in &rows {
+            assert_eq!(steps(row, "latency_us"), THROUGH_THE_VIP);
+            assert_eq!(row["sockets"]["client"]["process"]["name"], "musl");
+            assert!(row["sockets"]["send_us"].is_f64(), "{row:#}");
+        }
     }
 }
 

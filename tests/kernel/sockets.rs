@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::client::{A, inside, query, receive, udp};
+use crate::support::client::{A, inside, query, receive, udp, unconnected};
 use crate::support::trace::{Traced, Tracer, without_code};
 use crate::support::{client_and_server, iptables_restore};
 
@@ -59,8 +59,9 @@ enum Slow {
     ClientReads,
 }
 
-/// One exchange; returns its row, and how long the server took to read, to answer, and the client to read.
-fn exchange(port: u16, slow: Slow) -> (Value, [Duration; 3]) {
+/// One exchange by a client's socket that `open` makes; returns its row, and how long the server took to read, to
+/// answer, and the client to read.
+fn exchange(port: u16, slow: Slow, open: fn(SocketAddr) -> UdpSocket) -> (Value, [Duration; 3]) {
     let (_topology, client, server) = client_and_server(&format!("slow{port}"));
     let mut tracer = start(&client, port);
     let address = SocketAddr::from(([192, 0, 2, 2], port));
@@ -89,8 +90,10 @@ fn exchange(port: u16, slow: Slow) -> (Value, [Duration; 3]) {
     });
     is_bound.recv().expect("the server binds");
     let late = inside(&client, "slow-client", move || {
-        let socket = udp(address);
-        assert!(socket.send(&query(7, "host1.lab.test", A)).is_ok());
+        let socket = open(address);
+        // Linux takes the address of a connected socket's own peer as well.
+        let sent = socket.send_to(&query(7, "host1.lab.test", A), address);
+        sent.expect("there is a route");
         asked.send(Instant::now()).expect("the server waits for it");
         let answered: Instant = is_answered.recv().expect("the server answers");
         wait(Slow::ClientReads);
@@ -106,8 +109,8 @@ fn exchange(port: u16, slow: Slow) -> (Value, [Duration; 3]) {
     (rows[0].clone(), [read, own, late])
 }
 
-fn check(port: u16, slow: Slow) {
-    let (row, [read, own, late]) = exchange(port, slow);
+fn check(port: u16, slow: Slow, open: fn(SocketAddr) -> UdpSocket) {
+    let (row, [read, own, late]) = exchange(port, slow, open);
     assert_eq!(row["outcome"], "answered");
     let (server, client) = (&row["sockets"]["server"], &row["sockets"]["client"]);
     let told = |told: &Value, by, measured| assert_told(told, slow == by, measured, &row);
@@ -123,9 +126,15 @@ fn check(port: u16, slow: Slow) {
 #[test]
 #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
 fn a_server_that_reads_late_is_told_from_one_that_thinks_long_and_from_a_client_that_reads_late() {
-    check(5420, Slow::ServerReads);
-    check(5421, Slow::Server);
-    check(5422, Slow::ClientReads);
+    check(5420, Slow::ServerReads, udp);
+    check(5421, Slow::Server, udp);
+    check(5422, Slow::ClientReads, udp);
+}
+
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn a_client_that_reads_late_is_told_also_where_its_socket_is_not_connected() {
+    check(5429, Slow::ClientReads, unconnected);
 }
 
 /// What is traced of a query to a server that never answers, and reads only if `reads`.

@@ -36,12 +36,18 @@ pub(crate) fn inside<T: Send + 'static>(
 
 /// A UDP socket connected to `server`, of the namespace the thread is in.
 pub(crate) fn udp(server: SocketAddr) -> UdpSocket {
+    let socket = unconnected(server);
+    socket.connect(server).expect("there is a route");
+    socket
+}
+
+/// A UDP socket that may send to `server`, and is not connected: as musl's resolver has it.
+pub(crate) fn unconnected(server: SocketAddr) -> UdpSocket {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).expect("a port is free");
-    socket.connect(server).expect("there is a route");
     let limit = Some(PATIENCE);
     socket.set_read_timeout(limit).expect("it is not zero");
     socket

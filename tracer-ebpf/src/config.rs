@@ -65,8 +65,10 @@ abi! {
         pub headers: u8,
         /// One of [`paged`].
         pub paged: u8,
+        /// 1 when the probes of sockets' ends are attached.
+        pub paths: u8,
         /// Zero.
-        pub pad: [u8; 2],
+        pub pad: u8,
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
     }
@@ -202,7 +204,8 @@ impl Config {
         drops: 0,
         headers: 0,
         paged: paged::NOT,
-        pad: [0; 2],
+        paths: 0,
+        pad: 0,
         wake_at: 0,
     };
 }

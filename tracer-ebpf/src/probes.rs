@@ -13,3 +13,4 @@ pub mod packet;
 pub mod socket_calls;
 pub mod socket_io;
 pub mod tcp;
+mod unconnected;

@@ -15,6 +15,7 @@ use self::emit::{Record, emit, emit_paged};
 use crate::{
     config::{DNS_PORTS, paged, program},
     output::{self, config, offset},
+    probes::unconnected,
     record::{CAPTURE_LIMIT, TUPLE_HASH, mark, place},
     skb::{self, Bounds, Headers, ICMP, ICMPV6, Skb, Skip, TCP, UDP, tunnel},
 };
@@ -198,7 +199,13 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
     }
     match headers.protocol {
         UDP if on_dns_port(headers) => {
-            remember_server(seen, headers);
+            if seen.place == place::QUEUED && is_dns_port(headers.dport) {
+                remember_server(headers);
+                // The socket of what is carried by another packet may be that one's.
+                if headers.marks & mark::TUNNELED == 0 {
+                    unconnected::asks(skb);
+                }
+            }
             Wanted::Payload
         }
         UDP if config!(connections) != 0 => first_of_udp_flow(seen, skb, headers),
@@ -232,9 +239,9 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
 
 /// Learns where a query that leaves goes, so that its answer is known by address.
 #[inline(always)]
-fn remember_server(seen: &Seen, headers: &Headers) {
+fn remember_server(headers: &Headers) {
     let [_, server] = &headers.addresses;
-    if seen.place == place::QUEUED && is_dns_port(headers.dport) && !is_dns_server(server) {
+    if !is_dns_server(server) {
         let _ = DNS_SERVERS.insert(server, 1, 0);
     }
 }

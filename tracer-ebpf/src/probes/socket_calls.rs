@@ -129,13 +129,13 @@ pub fn sock_def_error_report_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// Notes a call on the `struct socket` that is its first argument, if a UDP socket on a DNS port
-/// is concerned.
+/// Notes a call on the `struct socket` that is its first argument, if that is a UDP socket which is
+/// of DNS, or may turn out to be by the time that the call returns.
 #[inline(always)]
 fn called(ctx: &ProbeContext, flags: u64) {
     let socket = ctx.arg::<u64>(0).unwrap_or(0);
     let sock = skb::read::<u64>(socket + u64::from(offset!(socket_sk))).unwrap_or(0);
-    if Sock::<false>(sock as *const u8).dns_ports().is_some() {
+    if Sock::<false>(sock as *const u8).may_be_of_dns() {
         let thread = bpf_get_current_pid_tgid();
         let _ = CALLS.insert(thread, Call { sock, flags }, 0);
     }

@@ -1,10 +1,10 @@
 //! `sock:sk_data_ready`, `sock:sock_recv_length`, `sock:sock_send_length`,
-//! `udp:udp_fail_queue_rcv_skb` and `sock:inet_sk_error_report`: what passes between UDP sockets on
-//! DNS ports and their applications, and what fails to. Twice, as in `device`.
+//! `udp:udp_fail_queue_rcv_skb` and `sock:inet_sk_error_report`: what passes between UDP sockets of
+//! DNS and their applications, and what fails to. Twice, as in `device`.
 //!
-//! Where a kernel lacks one of them, `socket_calls` stands in. They carry a socket, no packet. So a delivery tells which packet is the last in the socket's
-//! queue, and each record how many are in it: user space can follow the queue, and sees where it
-//! lost track.
+//! Where a kernel lacks one of them, `socket_calls` stands in. They carry a socket, no packet. So a
+//! delivery tells which packet is the last in the socket's queue, and each record how many are in
+//! it: user space can follow the queue, and sees where it lost track.
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
@@ -16,7 +16,7 @@ use aya_ebpf::{
 use crate::{
     config::program,
     output::{self, offset},
-    probes::packet::is_dns_port,
+    probes::{packet::is_dns_port, unconnected},
     record::{SocketIo, io, kind},
     skb::{self, UDP},
 };
@@ -93,21 +93,49 @@ pub(super) struct Sock<const DIRECT: bool>(pub(super) *const u8);
 
 /// Ports of a socket, network order.
 pub(super) struct Ports {
-    local: [u8; 2],
+    pub(super) local: [u8; 2],
     /// Zero when it is not connected.
     remote: [u8; 2],
 }
 
-impl<const DIRECT: bool> Sock<DIRECT> {
-    /// `None` when this is no UDP socket, or neither port is one of DNS.
+impl Ports {
     #[inline(always)]
-    pub(super) fn dns_ports(self) -> Option<Ports> {
+    pub(super) fn is_connected(&self) -> bool {
+        self.remote != [0, 0]
+    }
+}
+
+impl<const DIRECT: bool> Sock<DIRECT> {
+    /// `None` when this is no UDP socket.
+    #[inline(always)]
+    pub(super) fn udp_ports(self) -> Option<Ports> {
         if skb::load::<u16, DIRECT>(self.0, offset!(sk_protocol)) != u16::from(UDP) {
             return None;
         }
-        let remote = skb::load::<u16, DIRECT>(self.0, offset!(sk_dport)).to_ne_bytes();
-        let local = skb::load::<u16, DIRECT>(self.0, offset!(sk_num)).to_be_bytes();
-        (is_dns_port(remote) || is_dns_port(local)).then_some(Ports { local, remote })
+        Some(Ports {
+            remote: skb::load::<u16, DIRECT>(self.0, offset!(sk_dport)).to_ne_bytes(),
+            local: skb::load::<u16, DIRECT>(self.0, offset!(sk_num)).to_be_bytes(),
+        })
+    }
+
+    /// `None` when this is no UDP socket, or has nothing to do with DNS. One has that
+    /// 1. is connected to a DNS port
+    /// 2. is bound to one
+    /// 3. is not connected, and has sent a query
+    #[inline(always)]
+    pub(super) fn dns_ports(self) -> Option<Ports> {
+        let ports = self.udp_ports()?;
+        let meant = is_dns_port(ports.remote)
+            || is_dns_port(ports.local)
+            || !ports.is_connected() && unconnected::has_asked(self, ports.local);
+        meant.then_some(ports)
+    }
+
+    /// Whether it is one of those, or not connected: its first query may be about to leave.
+    #[inline(always)]
+    pub(super) fn may_be_of_dns(self) -> bool {
+        let is_unconnected = |ports: Ports| !ports.is_connected();
+        self.udp_ports().is_some_and(is_unconnected) || self.dns_ports().is_some()
     }
 
     /// Address of the last packet in the queue; 0 when it is empty.

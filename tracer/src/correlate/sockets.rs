@@ -95,8 +95,8 @@ impl<T: Copy> Sockets<T> {
         }
     }
 
-    /// Whether it will be told what `sock` is given. The kernel's programs know a client's socket by the port that
-    /// it is connected to: one that sends again though no call of its was told of is not connected.
+    /// Whether it will be told what `sock` is given. Of one that sends again though no call of its was told of,
+    /// nothing is: a probe is not attached, or an older recording knows connected sockets alone.
     pub(super) fn tells(&self, sock: SockId) -> bool {
         self.queues.contains_key(&sock) || !matches!(self.sending.get(&sock), Some((_, None)))
     }

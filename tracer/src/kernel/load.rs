@@ -342,7 +342,8 @@ fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
         drops: u8::from(output == Output::DropTables),
         headers: u8::from(options.headers),
         paged: paged::NOT,
-        pad: [0; 2],
+        paths: u8::from(options.paths),
+        pad: 0,
         // The reader comes by timer long before, unless there is a burst.
         wake_at: (options.ring_bytes / 2).min(WAKE_AT),
     }

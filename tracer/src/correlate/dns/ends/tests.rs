@@ -167,7 +167,7 @@ fn what_no_socket_tells_is_said_to_be_unseen() {
 }
 
 #[test]
-fn a_row_does_not_wait_for_a_socket_that_is_not_connected() {
+fn a_row_does_not_wait_for_a_socket_that_nothing_is_told_of() {
     let mut scene = scene();
     scene.see(asked()).see(answered()).shows(&[]);
     let again = asking(CLIENT, &query(8, "b.test", A));
@@ -178,6 +178,19 @@ fn a_row_does_not_wait_for_a_socket_that_is_not_connected() {
         panic!("the second row was to come: {:?}", scene.rows);
     };
     assert_eq!(row.id, 8);
+}
+
+/// As musl's resolver sends them.
+#[test]
+fn a_row_waits_for_a_socket_that_sent_two_queries_and_was_told_of() {
+    let mut scene = scene();
+    scene.see(asked()).fact(sent(ASKER));
+    let other = asking(CLIENT, &query(8, "b.test", A));
+    scene.see(other).fact(sent(ASKER));
+    scene.see(answered()).shows(&[]);
+    scene.fact(delivered(ASKER)).wait(200).fact(read(ASKER, 0));
+    let waited = ends(&scene).answer.waited();
+    assert_eq!(waited.map(|waited| waited.as_millis()), Some(200));
 }
 
 #[test]
