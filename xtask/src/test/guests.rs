@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -78,17 +79,14 @@ pub(super) fn run(versions: &[Version], only: &str) -> Result<Passed> {
     let files = files(&built, &wanted)?;
     let answerer = Answerer::start()?;
     let script = script(&wanted, answerer.port());
-    let mut columns = Vec::new();
-    for versions in versions.chunks(AT_ONCE) {
-        // One after the other: they share apt's lists.
-        let kernels: Vec<_> = versions
-            .iter()
-            .map(|version| (*version, version.fetch()))
-            .collect();
-        columns.extend(side_by_side(kernels, |version, kernel| {
-            boot(version, &kernel, &files, &script, wanted.len())
-        }));
-    }
+    // One after the other: they share apt's lists.
+    let kernels: Vec<_> = versions
+        .iter()
+        .map(|version| (*version, version.fetch()))
+        .collect();
+    let columns = side_by_side(kernels, |version, kernel| {
+        boot(version, &kernel, &files, &script, wanted.len())
+    });
     say("");
     for line in table(&columns) {
         say(&line);
@@ -139,26 +137,31 @@ fn script(wanted: &[Case], port: u16) -> String {
     parts.join("\n") + "\n"
 }
 
-/// A thread for each kernel that could be fetched.
-fn side_by_side(
-    kernels: Vec<(Version, Result<Kernel>)>,
-    boot: impl Fn(Version, Kernel) -> Result<Vec<(String, Verdict)>> + Sync,
+/// Boots each kernel that could be fetched, [`AT_ONCE`] of them at a time.
+fn side_by_side<K: Send>(
+    kernels: Vec<(Version, Result<K>)>,
+    boot: impl Fn(Version, K) -> Result<Vec<(String, Verdict)>> + Sync,
 ) -> Vec<Column> {
+    let waiting = Mutex::new(kernels.into_iter().enumerate());
+    let next = || waiting.lock().expect("no guest holds it").next();
     let boot = &boot;
-    thread::scope(|scope| {
-        let started: Vec<_> = kernels
-            .into_iter()
-            .map(|(version, kernel)| {
-                let guest = scope.spawn(move || boot(version, kernel?));
-                (version.name, guest)
-            })
-            .collect();
-        let ended = |result: thread::Result<_>| result.unwrap_or_else(|_| bail!("it panicked"));
-        started
-            .into_iter()
-            .map(|(name, guest)| (name, ended(guest.join())))
-            .collect()
-    })
+    let work = || {
+        let mut ended = Vec::new();
+        while let Some((at, (version, kernel))) = next() {
+            let guest = thread::scope(|scope| scope.spawn(move || boot(version, kernel?)).join());
+            let result = guest.unwrap_or_else(|_| bail!("it panicked"));
+            ended.push((at, (version.name, result)));
+        }
+        ended
+    };
+    let mut columns: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|worker| worker.join());
+        let ended = ended.map(|ended| ended.expect("a guest's panic is its result"));
+        ended.flatten().collect()
+    });
+    columns.sort_by_key(|(at, _)| *at);
+    columns.into_iter().map(|(_, column)| column).collect()
 }
 
 fn boot(
@@ -314,6 +317,27 @@ mod tests {
             ("6.1", Ok(vec![case("guest", Verdict::Ok), cannot])),
             ("newest", Err(anyhow!("it panicked"))),
         ]
+    }
+
+    #[test]
+    fn what_comes_of_each_kernel_stands_in_its_own_column() {
+        let mut kernels: Vec<_> = vm::ALL.iter().map(|version| (*version, Ok(()))).collect();
+        kernels[2].1 = Err(anyhow!("no mirror answers"));
+        let columns = side_by_side(kernels, |version, ()| {
+            assert_ne!(version.name, "6.1", "as a mistake of ours");
+            Ok(vec![(version.name.to_owned(), Verdict::Ok)])
+        });
+        let told = columns.iter().map(|(version, result)| match result {
+            Ok(cases) => format!("{version} {}", cases[0].0),
+            Err(error) => format!("{version}: {error}"),
+        });
+        let expected = [
+            "5.10 5.10",
+            "6.1: it panicked",
+            "6.12: no mirror answers",
+            "newest newest",
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
     }
 
     #[test]
