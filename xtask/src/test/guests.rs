@@ -156,7 +156,7 @@ fn side_by_side<K: Send>(
     };
     let mut columns: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        let ended = workers.into_iter().map(|worker| worker.join());
+        let ended = workers.into_iter().map(thread::ScopedJoinHandle::join);
         let ended = ended.map(|ended| ended.expect("a guest's panic is its result"));
         ended.flatten().collect()
     });
