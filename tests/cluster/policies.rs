@@ -16,8 +16,9 @@ const TO_DNS: &str = "
 /// What clients may reach, by rules of YAML.
 pub(super) fn egress(rules: &str) -> String {
     policy(
+        "shop",
         "of-client",
-        "client",
+        "app: client",
         &format!("policyTypes: [Egress]\n  egress:{rules}"),
     )
 }
@@ -26,35 +27,31 @@ pub(super) fn egress(rules: &str) -> String {
 pub(super) fn ingress(app: &str) -> String {
     let rule = format!("[{{from: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]}}]");
     policy(
+        "shop",
         "of-web",
-        "web",
+        "app: web",
         &format!("policyTypes: [Ingress]\n  ingress: {rule}"),
     )
 }
 
 /// Who may ask CoreDNS, by rules of YAML.
 pub(super) fn of_coredns(rules: &str) -> String {
-    format!(
-        "---
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {{name: of-coredns, namespace: kube-system}}
-spec:
-  podSelector: {{matchLabels: {{k8s-app: kube-dns}}}}
-  policyTypes: [Ingress]
-  ingress:{rules}
-"
+    policy(
+        "kube-system",
+        "of-coredns",
+        "k8s-app: kube-dns",
+        &format!("policyTypes: [Ingress]\n  ingress:{rules}"),
     )
 }
 
-fn policy(name: &str, app: &str, rest: &str) -> String {
+fn policy(namespace: &str, name: &str, label: &str, rest: &str) -> String {
     format!(
         "---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {{name: {name}, namespace: shop}}
+metadata: {{name: {name}, namespace: {namespace}}}
 spec:
-  podSelector: {{matchLabels: {{app: {app}}}}}
+  podSelector: {{matchLabels: {{{label}}}}}
   {rest}
 "
     )

@@ -91,6 +91,17 @@ impl Answer {
     }
 }
 
+/// The first `most` of `names`, and how many more there are: `a, b and 3 more`.
+fn listed(names: impl IntoIterator<Item = String>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let first: Vec<_> = names.by_ref().take(most).collect();
+    let first = first.join(", ");
+    match names.count() {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// What to look at, and how to say it.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -1,8 +1,6 @@
 //! Failures of the way from hop to hop: neighbours, routes, forwarding, queues. ICMP errors that would tell of them
 //! are limited by the kernel, as anywhere, or filtered.
 
-use std::process::Command;
-
 use super::{Overlay, across, ask, assert_named, run};
 use crate::support::routed::{Routed, SERVER, SERVER2};
 use crate::support::trace::Tracer;
@@ -174,10 +172,9 @@ fn a_full_table_of_neighbours_is_named() {
     // What is still there and may be given up is, for entries that may not: they have just been confirmed.
     let adds = |host: u8| {
         let add =
-            format!("neigh add 198.51.100.{host} lladdr 02:00:00:00:00:01 nud reachable dev s");
-        let mut ip = Command::new("ip");
-        ip.args(["-netns", &routed.node]).args(add.split(' '));
-        ip.output().expect("ip is installed").status.success()
+            format!("ip neigh add 198.51.100.{host} lladdr 02:00:00:00:00:01 nud reachable dev s");
+        let words: Vec<_> = add.split(' ').collect();
+        run_in(&routed.node, &words).status.success()
     };
     assert!(!(10..250).all(adds), "there is always room");
     ask(&routed.client, SERVER2, 2);

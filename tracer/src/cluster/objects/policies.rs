@@ -14,7 +14,11 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, api::ListParams};
 
-use super::{Got, Policies, read::list, trim::pod};
+use super::{
+    Got, Policies,
+    read::list,
+    trim::{pod, protocol},
+};
 use crate::model::{
     policy::{Labels, Peer, Policy, Ports, Rule, Which},
     prefix,
@@ -123,7 +127,7 @@ fn port(port: NetworkPolicyPort) -> Option<Ports> {
         }
     };
     Some(Ports {
-        protocol: port.protocol.unwrap_or_else(|| "TCP".to_owned()),
+        protocol: protocol(port.protocol.as_ref()),
         which,
     })
 }

@@ -52,10 +52,13 @@ pub async fn get(own: &[IpAddr]) -> Got<Objects> {
     )
     .await;
     let (nodes, mut pods, workloads, services, slices, config_maps) = lists;
-    if let Ok(pods) = &mut pods {
-        tell_why(&client, pods).await;
-    }
-    let network_policies = policies::get(&client, policies::of_node(&nodes, own)).await;
+    let why = async {
+        if let Ok(pods) = &mut pods {
+            tell_why(&client, pods).await;
+        }
+    };
+    let policies = policies::get(&client, policies::of_node(&nodes, own));
+    let ((), network_policies) = future::join(why.boxed(), policies.boxed()).await;
     let (service_accounts, roles, pod_count, service_count) = access;
     Ok(Objects {
         clock_ahead,

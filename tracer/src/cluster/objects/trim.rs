@@ -121,7 +121,7 @@ fn named_ports(spec: &v1::PodSpec) -> Vec<(String, u16, String)> {
 }
 
 /// As it is where an object does not say.
-fn protocol(protocol: Option<&String>) -> String {
+pub(super) fn protocol(protocol: Option<&String>) -> String {
     protocol.map_or_else(|| "TCP".to_owned(), Clone::clone)
 }
 

@@ -31,7 +31,7 @@ const LOGS: &str = "/var/log/pods";
 /// Lines at the end of a log that are read.
 const TAIL: usize = 40;
 
-fn is_coredns(pod: &PodObject) -> bool {
+pub(super) fn is_coredns(pod: &PodObject) -> bool {
     let label = pod.labels.get(LABEL.0);
     pod.namespace == "kube-system" && label.is_some_and(|value| value == LABEL.1)
 }

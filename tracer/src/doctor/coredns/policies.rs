@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, Check, LABEL, Problem, Seen};
+use super::{Answer, Check, LABEL, Problem, Seen, pods::is_coredns};
 use crate::{
     cluster::objects::{Objects, PodObject, Policies},
-    doctor::cni::{Enforced, enforced},
+    doctor::{
+        cni::{Enforced, enforced},
+        listed,
+    },
     model::{
         Severity,
         policy::{Direction, End, Labels, Policy, Ports, Rule, Which},
@@ -29,21 +32,25 @@ const NAMED: usize = 10;
 /// NodeLocal DNSCache's pods.
 const LOCAL: (&str, &str) = ("k8s-app", "node-local-dns");
 
+/// A protocol, and the port at CoreDNS's pods.
+type Target = (&'static str, u16);
+
+/// What pods that are kept alike have in common: direction, names of the policies, over what they may not ask.
+type Alike = (Direction, Vec<String>, Vec<Target>);
+
 /// Pods that are kept from CoreDNS alike.
 #[derive(Default)]
 struct Kept<'a> {
-    /// Over which protocols, with the port at CoreDNS's pods.
-    over: Vec<(&'static str, u16)>,
     pods: BTreeSet<String>,
     /// What nearly lets them through.
     near: BTreeSet<String>,
     policies: Vec<&'a Policy>,
 }
 
-/// All that are kept, by direction and names of policies and protocols; and those that may send to nobody.
+/// All that are kept, and those that may send to nobody.
 #[derive(Default)]
 struct AllKept<'a> {
-    kept: BTreeMap<(Direction, Vec<String>, Vec<&'static str>), Kept<'a>>,
+    kept: BTreeMap<Alike, Kept<'a>>,
     mute: BTreeSet<String>,
 }
 
@@ -78,14 +85,14 @@ fn judge(seen: &Seen) -> Result<Answer, String> {
     }
     let AllKept { kept, mute } = all;
     let kept = kept.into_iter();
-    let problems = kept.map(|((direction, ..), kept)| problem(direction, kept));
+    let problems = kept.map(|(alike, kept)| problem(alike, kept));
     Ok(Answer::of(problems.collect(), || {
         let may = pods(clients.len() - mute.len());
         let words = format!("no NetworkPolicy keeps {may} from CoreDNS");
         if mute.is_empty() {
             words
         } else {
-            format!("{words}; to nobody at all may send {}", listed(mute))
+            format!("{words}; to nobody at all may send {}", listed(mute, NAMED))
         }
     }))
 }
@@ -96,10 +103,7 @@ fn judge(seen: &Seen) -> Result<Answer, String> {
 /// In words: they are not known, or policies say nothing of them.
 fn servers(objects: &Objects) -> Result<Vec<&PodObject>, String> {
     let pods = objects.pods.as_ref().map_err(Clone::clone)?;
-    let is = |pod: &PodObject, (key, value): (&str, &str)| {
-        pod.labels.get(key).is_some_and(|label| label == value)
-    };
-    if pods.iter().any(|pod| is(pod, LOCAL)) {
+    if pods.iter().any(|pod| has_label(pod, LOCAL)) {
         return Err(
             "pods ask NodeLocal DNSCache of their own node, of which policies say nothing"
                 .to_owned(),
@@ -107,8 +111,7 @@ fn servers(objects: &Objects) -> Result<Vec<&PodObject>, String> {
     }
     let servers: Vec<_> = pods
         .iter()
-        .filter(|pod| pod.namespace == "kube-system" && is(pod, LABEL) && pod.ready)
-        .filter(|pod| !pod.host_network)
+        .filter(|pod| is_coredns(pod) && pod.ready && !pod.host_network)
         .collect();
     if servers.is_empty() {
         return Err("CoreDNS has no pod that is ready and has an address of its own".to_owned());
@@ -119,11 +122,11 @@ fn servers(objects: &Objects) -> Result<Vec<&PodObject>, String> {
 /// Policies say nothing of pods in their node's own network.
 fn asks(pod: &PodObject) -> bool {
     let lives = ["Pending", "Running"].contains(&pod.phase.as_str());
-    let serves = pod
-        .labels
-        .get(LABEL.0)
-        .is_some_and(|label| label == LABEL.1);
-    lives && !pod.host_network && !serves
+    lives && !pod.host_network && !has_label(pod, LABEL)
+}
+
+fn has_label(pod: &PodObject, (key, value): (&str, &str)) -> bool {
+    pod.labels.get(key).is_some_and(|label| label == value)
 }
 
 fn end<'a>(pod: &'a PodObject, namespaces: &'a BTreeMap<String, Labels>) -> End<'a> {
@@ -138,7 +141,7 @@ fn end<'a>(pod: &'a PodObject, namespaces: &'a BTreeMap<String, Labels>) -> End<
 }
 
 /// The port at CoreDNS's pods to which the Service's port 53 leads, by protocol.
-fn targets(objects: &Objects) -> [(&'static str, u16); 2] {
+fn targets(objects: &Objects) -> [Target; 2] {
     let services = objects.dns_services.iter().flatten();
     let ports: Vec<_> = services.flat_map(|service| &service.ports).collect();
     PROTOCOLS.map(|protocol| {
@@ -160,7 +163,7 @@ impl<'a> AllKept<'a> {
         found: &'a Policies,
         (name, pod): (&str, End<'_>),
         server: End<'_>,
-        targets: [(&'static str, u16); 2],
+        targets: [Target; 2],
     ) {
         for direction in [Direction::Egress, Direction::Ingress] {
             let (own, other) = match direction {
@@ -171,9 +174,9 @@ impl<'a> AllKept<'a> {
             let policies: Vec<_> = policies
                 .filter(|policy| policy.isolates(own, direction))
                 .collect();
-            let shut = |way: &(&str, u16)| {
+            let shut = |target: &Target| {
                 let mut policies = policies.iter();
-                !policies.any(|policy| policy.allows(direction, other, *way, server))
+                !policies.any(|policy| policy.allows(direction, other, *target, server))
             };
             let over: Vec<_> = targets.into_iter().filter(shut).collect();
             if policies.is_empty() || over.is_empty() {
@@ -186,12 +189,11 @@ impl<'a> AllKept<'a> {
                 continue;
             }
             let names = policies.iter().map(|policy| policy.full_name()).collect();
-            let protocols = over.iter().map(|(protocol, _)| *protocol).collect();
-            let kept = self.kept.entry((direction, names, protocols)).or_default();
+            let near = near(&policies, direction, other, server, &over);
+            let kept = self.kept.entry((direction, names, over)).or_default();
             kept.pods.insert(name.to_owned());
-            kept.near
-                .extend(near(&policies, direction, other, server, &over));
-            (kept.over, kept.policies) = (over, policies);
+            kept.near.extend(near);
+            kept.policies = policies;
         }
     }
 }
@@ -202,12 +204,12 @@ fn near(
     direction: Direction,
     other: End<'_>,
     server: End<'_>,
-    over: &[(&str, u16)],
+    over: &[Target],
 ) -> Vec<String> {
     let of = |policy: &&Policy| {
         let rules = policy.rules(direction).unwrap_or_default();
         let hints = rules.iter().filter_map(|rule| {
-            let opens = |(protocol, port): &(&str, u16)| rule.opens(protocol, *port, server);
+            let opens = |(protocol, port): &Target| rule.opens(protocol, *port, server);
             let there = rule.names(&policy.namespace, other);
             let elsewhere = !there && rule.names(other.namespace, other);
             if there && !over.iter().any(opens) {
@@ -246,9 +248,7 @@ fn ports(rule: &Rule) -> String {
     rule.ports.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-fn problem(direction: Direction, kept: Kept<'_>) -> Problem {
-    let (over, policies) = (&kept.over, &kept.policies);
-    let names: Vec<_> = policies.iter().map(|policy| policy.full_name()).collect();
+fn problem((direction, names, over): Alike, kept: Kept<'_>) -> Problem {
     let kind = if names.len() == 1 {
         "NetworkPolicy"
     } else {
@@ -270,7 +270,7 @@ fn problem(direction: Direction, kept: Kept<'_>) -> Problem {
     } else {
         "an answer that is too long for UDP is lost there"
     };
-    let mut evidence = vec![format!("pods: {}", listed(kept.pods))];
+    let mut evidence = vec![format!("pods: {}", listed(kept.pods, NAMED))];
     evidence.extend(kept.near);
     evidence.push(
         "by NetworkPolicies alone: policies of another kind, as Calico's own, may let them through"
@@ -286,7 +286,7 @@ fn problem(direction: Direction, kept: Kept<'_>) -> Problem {
         object: format!("{kind} {}", names.join(", ")),
         sentence: format!("{whose}: {then}"),
         evidence,
-        remedy: remedy(direction, policies, over),
+        remedy: remedy(direction, &kept.policies, &over),
     }
 }
 
@@ -298,20 +298,8 @@ fn pods(count: usize) -> String {
     )
 }
 
-/// The first of them.
-fn listed(names: BTreeSet<String>) -> String {
-    let more = names.len().saturating_sub(NAMED);
-    let first: Vec<_> = names.into_iter().take(NAMED).collect();
-    let first = first.join(", ");
-    if more > 0 {
-        format!("{first} and {more} more")
-    } else {
-        first
-    }
-}
-
 /// A rule more for the first of the policies that has any.
-fn remedy(direction: Direction, policies: &[&Policy], over: &[(&str, u16)]) -> String {
+fn remedy(direction: Direction, policies: &[&Policy], over: &[Target]) -> String {
     let mut all = policies.iter();
     let first = all.find(|policy| policy.has_rules(direction));
     let Some(policy) = first.or(policies.first()) else {

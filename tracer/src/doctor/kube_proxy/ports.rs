@@ -8,6 +8,7 @@ use std::{
 
 use super::{Answer, Check, NAME, Problem, Seen};
 use crate::{
+    doctor::listed,
     model::{Severity, Via, cluster::PortProtocol},
     node::{Waiting, has_one_of},
     rules::RuleService,
@@ -52,14 +53,10 @@ fn run(seen: &Seen) -> Answer {
         problem(seen, service, &taken.collect::<Vec<_>>())
     });
     Answer::of(problems.collect(), || {
-        let told = ports.keys().take(SHOWN);
+        let told = ports.keys();
         let told = told.map(|(port, protocol)| format!("{port}/{}", protocol.name()));
-        let more = match ports.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let told = told.collect::<Vec<_>>().join(", ");
-        format!("{told}{more}: no program of the node listens there")
+        let told = listed(told, SHOWN);
+        format!("{told}: no program of the node listens there")
     })
 }
 

@@ -1,7 +1,7 @@
 //! What the node loses now: the conntrack table's fill, and counters that grow while doctor looks.
 
 use super::{Answer, Check, Problem, Seen};
-use crate::model::Severity;
+use crate::{doctor::listed, model::Severity};
 
 pub(super) const CONNTRACK_TABLE: Check = Check {
     name: "conntrack_table",
@@ -147,19 +147,7 @@ fn rp_filter(seen: &Seen) -> Answer {
     let of = if strict.is_empty() {
         "strict nowhere".to_owned()
     } else {
-        let more = strict.len().saturating_sub(6);
-        let named = strict
-            .iter()
-            .take(6)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        format!("strict on {named}{more}")
+        format!("strict on {}", listed(strict.iter().cloned(), 6))
     };
     if after > before {
         return Answer::Fails(vec![Problem {
