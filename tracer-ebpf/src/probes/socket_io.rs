@@ -103,6 +103,12 @@ impl Ports {
     pub(super) fn is_connected(&self) -> bool {
         self.remote != [0, 0]
     }
+
+    /// Whether either is one of DNS.
+    #[inline(always)]
+    fn is_of_dns(&self) -> bool {
+        is_dns_port(self.remote) || is_dns_port(self.local)
+    }
 }
 
 impl<const DIRECT: bool> Sock<DIRECT> {
@@ -125,17 +131,16 @@ impl<const DIRECT: bool> Sock<DIRECT> {
     #[inline(always)]
     pub(super) fn dns_ports(self) -> Option<Ports> {
         let ports = self.udp_ports()?;
-        let meant = is_dns_port(ports.remote)
-            || is_dns_port(ports.local)
-            || !ports.is_connected() && unconnected::has_asked(self, ports.local);
+        let meant =
+            ports.is_of_dns() || !ports.is_connected() && unconnected::has_asked(self, ports.local);
         meant.then_some(ports)
     }
 
     /// Whether it is one of those, or not connected: its first query may be about to leave.
     #[inline(always)]
     pub(super) fn may_be_of_dns(self) -> bool {
-        let is_unconnected = |ports: Ports| !ports.is_connected();
-        self.udp_ports().is_some_and(is_unconnected) || self.dns_ports().is_some()
+        let may = |ports: Ports| !ports.is_connected() || ports.is_of_dns();
+        self.udp_ports().is_some_and(may)
     }
 
     /// Address of the last packet in the queue; 0 when it is empty.
