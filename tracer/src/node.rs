@@ -57,6 +57,11 @@ impl Default for Node {
 }
 
 impl Node {
+    /// Time passes: who has which address may have changed.
+    pub fn tick(&mut self) {
+        self.addresses.tick();
+    }
+
     /// Whether a namespace is called `name`, or has that inode, now.
     pub fn knows_netns(&mut self, name: &str) -> bool {
         self.netns.knows(name)
@@ -73,7 +78,7 @@ impl Node {
     }
 
     /// The pod on this node that had `address` at `at`.
-    pub fn pod_at(&mut self, address: IpAddr, at: WallNs) -> Option<PodName> {
+    pub fn pod_at(&self, address: IpAddr, at: WallNs) -> Option<PodName> {
         self.addresses.pod(address, at)
     }
 
@@ -119,7 +124,7 @@ impl Node {
         let cgroup = sender.and_then(|sender| sender.cgroup);
         let container = cgroup.and_then(|id| self.cgroups.container(id));
         let pod = container.and_then(|container| self.containers.pod(container));
-        let mut at = |address| self.addresses.pod(address, row.wall());
+        let at = |address| self.addresses.pod(address, row.wall());
         Named {
             netns: client.netns.map(|inode| self.netns.name(inode)),
             process: sender.and_then(|sender| Some((sender.pid?, sender.comm))),

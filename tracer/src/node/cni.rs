@@ -34,6 +34,8 @@ pub(super) struct Addresses {
     /// What each file said that told of a pod.
     read: FxHashMap<PathBuf, Result>,
     looked: Option<Instant>,
+    /// How long ago that was at the last tick.
+    age: Duration,
     /// When the directory last changed, if it was looked at well after.
     changed: Option<SystemTime>,
 }
@@ -53,20 +55,27 @@ impl Addresses {
             pods: FxHashMap::default(),
             read: FxHashMap::default(),
             looked: None,
+            age: Duration::ZERO,
             changed: None,
         }
     }
 
-    /// The pod of this node that had `address` at `at`.
-    pub(super) fn pod(&mut self, address: IpAddr, at: WallNs) -> Option<PodName> {
-        if self.looked.is_none_or(|when| when.elapsed() >= AGAIN) {
-            self.looked = Some(Instant::now());
+    /// Time passes: looks at the directory again, once in a while.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        if self.looked.is_none_or(|looked| now - looked >= AGAIN) {
+            self.looked = Some(now);
             self.look();
         }
+        self.age = self.looked.map_or(Duration::ZERO, |looked| now - looked);
+    }
+
+    /// The pod of this node that had `address` at `at`, as far as was known at the last tick.
+    pub(super) fn pod(&self, address: IpAddr, at: WallNs) -> Option<PodName> {
         Some(PodName {
             pod: Arc::clone(self.pods.get(&address)?.at(at)?),
             source: Source::Cni,
-            age: self.looked?.elapsed(),
+            age: self.age,
             object: None,
         })
     }
@@ -197,6 +206,7 @@ mod tests {
     fn name(addresses: &mut Addresses, address: &str, at: WallNs) -> Option<String> {
         // As if a second had passed.
         addresses.looked = None;
+        addresses.tick();
         let named = addresses.pod(ip(address), at)?;
         assert_eq!(named.source, Source::Cni);
         Some(named.pod.name.to_string())

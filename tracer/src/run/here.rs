@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use super::names::Local;
 use crate::{
     model::{
-        Ifindex, Named, NetnsInode, Outcome, Protocol, Row, Site, cause::dropped,
+        Ifindex, Named, NetnsInode, Outcome, Protocol, Row, Site, WallNs, cause::dropped,
         conntrack::ConntrackTotals, drops::is_netfilter,
     },
     node::Node,
@@ -69,6 +69,10 @@ impl DerefMut for Here {
 }
 
 impl Local for Here {
+    fn tick(&mut self, _wall: WallNs) {
+        self.node.tick();
+    }
+
     fn name(&mut self, row: &Row) -> Named {
         let mut named = self.node.name(row);
         if self.was_turned_away(row) {

@@ -46,6 +46,8 @@ const LOCAL_DNS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254,
 
 /// What a node knows by itself: this one, or one that was recorded.
 pub(super) trait Local {
+    /// Time has come to `wall`.
+    fn tick(&mut self, wall: WallNs);
     /// What it can say of those a row names by address.
     fn name(&mut self, row: &Row) -> Named;
     /// The names of a device.
@@ -55,6 +57,9 @@ pub(super) trait Local {
 }
 
 impl Local for record::Names {
+    fn tick(&mut self, wall: WallNs) {
+        Self::tick(self, wall);
+    }
     fn name(&mut self, row: &Row) -> Named {
         Self::name(self, row)
     }
@@ -193,6 +198,7 @@ impl<L: Local> Names<L> {
         self.began.get_or_insert(ktime);
         self.ktime = ktime;
         self.now = wall;
+        self.local.tick(wall);
         self.sites.forget();
         if let Some(cluster) = &self.cluster {
             let server = cluster.server.as_deref().unwrap_or(&cluster.place);

@@ -163,10 +163,7 @@ pub(super) fn learn(names: &mut Names<record::Names>, event: Recorded) {
         Recorded::Conntrack(totals) => {
             names.local.count(&totals);
         }
-        Recorded::Tick { ktime, wall } => {
-            names.local.tick(wall);
-            names.tick(ktime, wall);
-        }
+        Recorded::Tick { ktime, wall } => names.tick(ktime, wall),
         Recorded::Change(change) => names.apply(change),
         Recorded::Fact(_) | Recorded::Loss(_) | Recorded::Counted(_) | Recorded::Symbol { .. } => {}
     }
