@@ -101,13 +101,17 @@ const fn lower(word: u64) -> u64 {
 
 /// Spells the name at `start`, which takes `len` bytes there, as far as it can be read.
 pub(super) fn presentation(captured: &[u8], start: usize, len: usize) -> String {
+    let flat = captured.get(start..start + len);
+    if let Some(text) = flat.and_then(plain) {
+        return text;
+    }
     let mut text = String::with_capacity(len);
     for label in Labels::new(captured, start).map_while(Result::ok) {
         if !text.is_empty() {
             text.push('.');
         }
         match str::from_utf8(label) {
-            Ok(plain) if label.iter().all(|byte| is_plain(*byte)) => text.push_str(plain),
+            Ok(plain) if label.iter().all(|byte| PLAIN[usize::from(*byte)]) => text.push_str(plain),
             _ => label.iter().for_each(|byte| escape(*byte, &mut text)),
         }
     }
@@ -117,9 +121,41 @@ pub(super) fn presentation(captured: &[u8], start: usize, len: usize) -> String 
     text
 }
 
-const fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/' | b'*')
+/// The text of a name as nearly all are: without pointers, and all bytes written as they are, so that only lengths
+/// become dots; `None` of any other.
+fn plain(flat: &[u8]) -> Option<String> {
+    let [first, labels @ .., 0] = flat else {
+        return None;
+    };
+    let mut text = labels.to_vec();
+    // Bytes of the label at hand that are still to come; were it a pointer, more than there are.
+    let mut left = *first;
+    for byte in &mut text {
+        if left == 0 {
+            left = std::mem::replace(byte, b'.');
+        } else if PLAIN[usize::from(*byte)] {
+            left -= 1;
+        } else {
+            return None;
+        }
+    }
+    if left > 0 {
+        return None;
+    }
+    String::from_utf8(text).ok()
 }
+
+/// Whether a byte of a label is written as it is.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/' | b'*');
+        byte += 1;
+    }
+    plain
+};
 
 /// Writes one byte of a label: as it is, `\X` where zone files give it a meaning, `\DDD` where it does not print.
 fn escape(byte: u8, text: &mut String) {
