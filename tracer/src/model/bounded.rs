@@ -20,14 +20,17 @@ impl Weight for u64 {
 /// what is asked for often stays, whatever passes by.
 #[derive(Clone, Debug)]
 pub struct Bounded<K, V, const N: usize> {
-    kept: FxHashMap<K, V>,
+    /// Where in `totals` those of each key are.
+    places: FxHashMap<K, usize>,
+    totals: Vec<V>,
     forgotten: u64,
 }
 
 impl<K, V, const N: usize> Default for Bounded<K, V, N> {
     fn default() -> Self {
         Self {
-            kept: FxHashMap::default(),
+            places: FxHashMap::default(),
+            totals: Vec::new(),
             forgotten: 0,
         }
     }
@@ -35,48 +38,62 @@ impl<K, V, const N: usize> Default for Bounded<K, V, N> {
 
 impl<K: Ord + Hash, V: Weight + Default, const N: usize> Bounded<K, V, N> {
     /// The totals of `key`, for adding to.
-    #[expect(clippy::missing_panics_doc, reason = "it is put there first")]
     pub fn of<Q>(&mut self, key: &Q) -> &mut V
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        // Looked for twice, for a key that is known need not be copied.
-        if !self.kept.contains_key(key) {
-            if self.kept.len() >= N {
-                self.forget();
+        let place = match self.places.get(key) {
+            Some(known) => *known,
+            None => {
+                if self.totals.len() >= N {
+                    self.forget();
+                }
+                self.begin(key.to_owned(), V::default())
             }
-            self.kept.insert(key.to_owned(), V::default());
-        }
-        self.kept.get_mut(key).expect("it was put there if need be")
+        };
+        &mut self.totals[place]
+    }
+
+    fn begin(&mut self, key: K, totals: V) -> usize {
+        let place = self.totals.len();
+        self.totals.push(totals);
+        self.places.insert(key, place);
+        place
     }
 
     /// The totals of `key`; `None` where it was never met, or was forgotten.
     pub fn get(&self, key: &K) -> Option<&V> {
-        self.kept.get(key)
+        self.places.get(key).map(|place| &self.totals[*place])
     }
 
     fn forget(&mut self) {
-        let mut weights: Vec<_> = self.kept.values().map(Weight::weight).collect();
+        let mut weights: Vec<_> = self.totals.iter().map(Weight::weight).collect();
         let middle = weights.len() / 2;
         let (_, &mut middle, _) = weights.select_nth_unstable(middle);
-        let mut room = self.kept.len() / 2;
+        let mut room = self.totals.len() / 2;
+        let mut all = std::mem::take(&mut self.totals);
         // In order of the keys: ties end the same way everywhere.
-        let mut all: Vec<_> = std::mem::take(&mut self.kept).into_iter().collect();
-        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        for (key, totals) in all {
+        let mut places: Vec<_> = std::mem::take(&mut self.places).into_iter().collect();
+        places.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        for (key, place) in places {
+            let totals = std::mem::take(&mut all[place]);
             if room > 0 && totals.weight() <= middle {
                 room -= 1;
                 self.forgotten += totals.weight();
             } else {
-                self.kept.insert(key, totals);
+                self.begin(key, totals);
             }
         }
     }
 
     /// Keys and totals, in order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let mut all: Vec<_> = self.kept.iter().collect();
+        let mut all: Vec<_> = self
+            .places
+            .iter()
+            .map(|(key, place)| (key, &self.totals[*place]))
+            .collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         all.into_iter()
     }
@@ -95,7 +112,7 @@ impl<K: Ord + Hash, V: Weight + Default, const N: usize> Bounded<K, V, N> {
 
     /// Whether nothing was ever added.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.totals.is_empty()
     }
 }
 
