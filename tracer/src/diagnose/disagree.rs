@@ -59,9 +59,8 @@ impl Disagree {
         let Row::Dns(dns) = row else { return };
         let Some(rcode) = known(dns) else { return };
         let question = (dns.client.address, dns.id, dns.qtype);
-        let before = self.answers.get(&question).copied();
-        self.answers.insert(question, (dns.asked, rcode, dns.ktime));
-        let Some((other, said, at)) = before else {
+        let answer = (dns.asked, rcode, dns.ktime);
+        let Some((other, said, at)) = self.answers.replace(question, answer) else {
             return;
         };
         let near = dns.ktime - at < AT_ONCE && at - dns.ktime < AT_ONCE;

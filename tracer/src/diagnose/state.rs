@@ -46,10 +46,25 @@ impl<K, V> Default for Recent<K, V> {
 
 impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) {
+        self.turn();
+        self.new.insert(key, value);
+    }
+
+    /// Inserts, and returns what `key` had before.
+    pub(super) fn replace(&mut self, key: K, value: V) -> Option<V>
+    where
+        K: Copy,
+        V: Copy,
+    {
+        self.turn();
+        let before = self.new.insert(key, value);
+        before.or_else(|| self.old.get(&key).copied())
+    }
+
+    fn turn(&mut self) {
         if self.new.len() >= ROOM {
             self.old = std::mem::take(&mut self.new);
         }
-        self.new.insert(key, value);
     }
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
