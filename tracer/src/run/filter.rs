@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{ObjectFilter, RowArgs, ServiceFilter, WorkloadFilter},
-    model::{Named, PodName, Row, selector::Selector},
+    model::{Named, Row, selector::Selector},
 };
 
 /// Rows must meet each kind of condition that is given, one of each kind being enough.
@@ -35,8 +35,8 @@ impl Filter {
             Some(_) => named.backend.as_ref(),
             None => named.asked.pod.as_ref(),
         };
-        let ends: Vec<&PodName> = named.pod.iter().chain(backend).collect();
-        let pods = || ends.iter().map(|name| &name.pod);
+        let ends = || named.pod.iter().chain(backend);
+        let pods = || ends().map(|name| &name.pod);
         let nodes = [&named.client_node, &named.backend_node, &named.asked.node];
         let is_in = |wanted: &String| {
             let service = asked.map(|port| &port.service.namespace);
@@ -47,7 +47,7 @@ impl Filter {
             |wanted: &ObjectFilter| pods().any(|pod| wanted.matches(&pod.namespace, &pod.name));
         let is_service = |wanted: &ServiceFilter| asked.is_some_and(|port| wanted.matches(port));
         let is_labelled = |wanted: &Selector| {
-            let mut objects = ends.iter().filter_map(|name| name.object.as_ref());
+            let mut objects = ends().filter_map(|name| name.object.as_ref());
             objects.any(|object| wanted.matches(&object.labels))
         };
         let is_on = |wanted: &String| {
@@ -55,8 +55,7 @@ impl Filter {
             nodes.any(|node| **node == **wanted)
         };
         let is_of = |wanted: &WorkloadFilter| {
-            let mut ends = ends.iter();
-            ends.any(|name| {
+            ends().any(|name| {
                 let namespace = &name.pod.namespace;
                 let workload = name.workload();
                 workload.is_some_and(|workload| wanted.matches(namespace, workload))

@@ -29,6 +29,9 @@ impl Sites {
     /// The names of all places that `row` tells of, each once; `name` knows one.
     pub(super) fn of(&mut self, row: &Row, mut name: impl FnMut(At) -> Site) -> Arc<[Site]> {
         let way = way(row);
+        if way.is_empty() {
+            return Arc::default();
+        }
         let mut hasher = FxHasher::default();
         way.hash(&mut hasher);
         let hash = hasher.finish();
