@@ -277,7 +277,7 @@ impl Correlator {
 
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
         // The entry of a packet that is dropped may never have been inserted.
-        if let Some(conntrack) = packet.conntrack
+        if let Some(conntrack) = &packet.conntrack
             && !spot::is_drop(packet)
             && let Some(protocol) = protocol(packet.transport)
         {

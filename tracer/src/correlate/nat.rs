@@ -62,20 +62,22 @@ impl Nat {
     }
 
     /// Remembers the entry if it translates anything.
-    pub(super) fn learn(&mut self, protocol: Protocol, conntrack: Conntrack) {
-        let here = conntrack.original;
-        if here == conntrack.reply.reversed() {
+    pub(super) fn learn(&mut self, protocol: Protocol, conntrack: &Conntrack) {
+        let Conntrack {
+            original: here,
+            reply,
+            ..
+        } = conntrack;
+        if here.src == reply.dst && here.dst == reply.src {
             return;
         }
-        let key = (protocol, conntrack.reply);
-        if self
-            .young
-            .get(&key)
-            .is_some_and(|before| before.here == here)
-        {
+        let key = (protocol, *reply);
+        let known = self.young.get(&key);
+        if known.is_some_and(|before| before.here == *here) {
             return;
         }
-        let first = self.first(protocol, here.reversed()).unwrap_or(here);
+        let before = self.first(protocol, here.reversed());
+        let (here, first) = (*here, *before.unwrap_or(here));
         if self.young.len() >= self.most {
             self.old = std::mem::take(&mut self.young);
         }
@@ -91,22 +93,22 @@ impl Nat {
     }
 
     /// What the client sent, of what is answered as `reply`; `None` when that is not translated.
-    fn first(&self, protocol: Protocol, reply: Flow) -> Option<Flow> {
+    fn first(&self, protocol: Protocol, reply: Flow) -> Option<&Flow> {
         let key = (protocol, reply);
         let before = self.young.get(&key).or_else(|| self.old.get(&key))?;
-        Some(before.first)
+        Some(&before.first)
     }
 
     /// Ends of a packet whose direction only its conntrack entry, or a known translation, tells.
     /// Without either it is taken to go from client to server.
     pub(super) fn ends(&self, protocol: Protocol, packet: &Packet) -> Ends {
         let flow = packet.flow;
-        match packet.conntrack {
+        match &packet.conntrack {
             Some(conntrack) => self.of_entry(protocol, conntrack, is_forward(conntrack, flow)),
             None => {
                 match self.first(protocol, flow) {
                     // An answer, not translated back yet.
-                    Some(first) => between(flow.reversed(), first, false),
+                    Some(first) => between(first, &flow, false),
                     None => self.of_flow(protocol, flow, true),
                 }
             }
@@ -116,7 +118,7 @@ impl Nat {
     /// Ends of a packet that says itself whether it goes from client to server: a DNS message,
     /// or a TCP segment with SYN.
     pub(super) fn ends_of_way(&self, protocol: Protocol, packet: &Packet, forward: bool) -> Ends {
-        match packet.conntrack {
+        match &packet.conntrack {
             // An entry that an answer made has its directions the wrong way round.
             Some(conntrack) if is_forward(conntrack, packet.flow) == forward => {
                 self.of_entry(protocol, conntrack, forward)
@@ -136,7 +138,7 @@ impl Nat {
     /// Ends of the packet that an ICMP error quotes, taken to go from client to server. The
     /// error itself carries the conntrack entry of what it quotes.
     pub(super) fn ends_of_quoted(&self, protocol: Protocol, error: &Packet, quoted: Flow) -> Ends {
-        match error.conntrack {
+        match &error.conntrack {
             Some(conntrack) if is_forward(conntrack, quoted) => {
                 self.of_entry(protocol, conntrack, true)
             }
@@ -144,36 +146,42 @@ impl Nat {
         }
     }
 
-    fn of_entry(&self, protocol: Protocol, conntrack: Conntrack, forward: bool) -> Ends {
+    fn of_entry(&self, protocol: Protocol, conntrack: &Conntrack, forward: bool) -> Ends {
         let Conntrack {
             original, reply, ..
         } = conntrack;
         // Its own translation, and one before it, if there was one. Not what is known of `reply`:
         // an entry that was never inserted may want the tuple that another one has.
         let before = self.first(protocol, original.reversed());
-        let first = before.unwrap_or(original);
-        between(reply.reversed(), first, forward)
+        between(before.unwrap_or(original), reply, forward)
     }
 
     fn of_flow(&self, protocol: Protocol, flow: Flow, forward: bool) -> Ends {
-        let asking = if forward { flow } else { flow.reversed() };
-        let first = self.first(protocol, asking.reversed()).unwrap_or(asking);
-        between(asking, first, forward)
+        let reply = if forward { flow.reversed() } else { flow };
+        match self.first(protocol, reply) {
+            Some(first) => between(first, &reply, forward),
+            None => Ends {
+                client: reply.dst,
+                asked: reply.src,
+                backend: None,
+                forward,
+            },
+        }
     }
 }
 
-/// Ends of what the client sent as `first` and the server receives as `last`.
-fn between(last: Flow, first: Flow, forward: bool) -> Ends {
+/// Ends of what the client sent as `first` and the server answers as `reply`.
+fn between(first: &Flow, reply: &Flow, forward: bool) -> Ends {
     Ends {
         client: first.src,
         asked: first.dst,
-        backend: (first.dst != last.dst).then_some(last.dst),
+        backend: (first.dst != reply.src).then_some(reply.src),
         forward,
     }
 }
 
 /// Whether a packet with this entry goes the way the entry's first one went.
-fn is_forward(conntrack: Conntrack, flow: Flow) -> bool {
+fn is_forward(conntrack: &Conntrack, flow: Flow) -> bool {
     flow.src == conntrack.original.src || flow.src == conntrack.reply.dst
 }
 

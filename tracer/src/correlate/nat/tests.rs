@@ -16,7 +16,7 @@ fn entry(original: (&str, &str), reply: (&str, &str)) -> Conntrack {
 fn knowing(entries: &[Conntrack]) -> Nat {
     let mut nat = Nat::new(16);
     for entry in entries {
-        nat.learn(Protocol::Udp, *entry);
+        nat.learn(Protocol::Udp, entry);
     }
     nat
 }
@@ -103,7 +103,7 @@ fn no_more_are_kept_than_twice_the_most() {
     let mut nat = Nat::new(16);
     for port in 1..1000 {
         let client = format!("192.0.2.1:{port}");
-        nat.learn(Protocol::Udp, entry((&client, VIP), (BACKEND, &client)));
+        nat.learn(Protocol::Udp, &entry((&client, VIP), (BACKEND, &client)));
     }
     assert!(nat.young.len() + nat.old.len() <= 32);
 }
