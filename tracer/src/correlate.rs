@@ -384,19 +384,17 @@ impl Correlator {
                 return;
             }
         };
-        let ends = self.nat.ends_of_way(protocol, packet, !peek.is_response);
-        let client = match protocol {
-            Protocol::Tcp => self.connections.client(ends),
-            Protocol::Udp => None,
-        };
-        let seen = dns::Seen {
+        let mut seen = dns::Seen {
             protocol,
             packet,
             captured,
+            ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
             peek,
-            ends,
-            client,
+            client: None,
         };
+        if protocol == Protocol::Tcp {
+            seen.client = self.connections.client(seen.ends);
+        }
         let mut context = self.register.open(rows);
         self.dns.message(&seen, &mut self.unplaced, &mut context);
     }
@@ -442,8 +440,9 @@ impl Correlator {
     }
 
     fn on_dns_port(&self, flow: Flow) -> bool {
-        let ports = &self.register.settings.dns_ports;
-        ports.contains(&flow.dst.port()) || ports.contains(&flow.src.port())
+        let (src, dst) = (flow.src.port(), flow.dst.port());
+        let mut ports = self.register.settings.dns_ports.iter();
+        ports.any(|port| *port == src || *port == dst)
     }
 }
 

@@ -52,6 +52,9 @@ impl Inserts {
 
     /// What `packet`, at its first sight since, was told by conntrack.
     pub(super) fn of(&mut self, packet: &Packet) -> Option<Why> {
+        if self.clashes.is_empty() && self.full.is_empty() {
+            return None;
+        }
         let dropped = match packet.place {
             Place::Dropped { hook, .. } => Some(hook),
             Place::Queued => None,

@@ -104,6 +104,9 @@ impl Upstreams {
                 self.same.remove(&question);
             }
         }
+        if self.served.is_empty() && self.flying.is_empty() {
+            return;
+        }
         self.lands(attempt.serial);
         if let Some(served) = self.served.remove(&attempt.serial) {
             for tie in served.ties {
