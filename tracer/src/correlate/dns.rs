@@ -52,6 +52,9 @@ const SEARCHES: u32 = 16;
 /// processor's cache.
 const KEEP_DONE: Duration = Duration::from_millis(50);
 
+/// Most empty groups that are kept, so that those to come need no memory of their own.
+const SPARE: usize = 4096;
+
 /// Most of [`Home`] that are remembered.
 const HOMES: usize = 65_536;
 
@@ -118,6 +121,8 @@ pub(super) struct DnsTable {
     /// Where answers were seen to arrive, from whom.
     homes: FxHashSet<Home>,
     groups: FxHashMap<Key, Group>,
+    /// Empty, for tries to come.
+    spare: Vec<Group>,
     attempts: usize,
     /// Tries that are answered, and when their rows were made.
     done: VecDeque<(KtimeNs, Key, u64)>,
@@ -140,6 +145,7 @@ impl DnsTable {
             upstreams: Upstreams::default(),
             homes: FxHashSet::default(),
             groups: FxHashMap::default(),
+            spare: Vec::new(),
             attempts: 0,
             done: VecDeque::new(),
             unmatched: Once::default(),
@@ -228,7 +234,9 @@ impl DnsTable {
                 self.attempts += 1;
                 let attempt = Attempt::new(context, seen, None);
                 self.upstreams.begins(key, &attempt);
-                vacant.insert(Group::new(attempt)).get_mut(0)
+                let group = vacant.insert(self.spare.pop().unwrap_or_else(Group::new));
+                group.push(attempt);
+                group.get_mut(0)
             }
             Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
                 self.attempts += 1;
@@ -517,7 +525,10 @@ impl DnsTable {
             {
                 self.upstreams.forget(attempt);
                 self.attempts -= 1;
-                group.remove();
+                let group = group.remove();
+                if self.spare.len() < SPARE {
+                    self.spare.push(group.emptied());
+                }
             }
         }
     }

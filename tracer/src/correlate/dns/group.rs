@@ -20,8 +20,16 @@ pub(super) const TRIES: usize = 64;
 pub(super) struct Group(Vec<Attempt>);
 
 impl Group {
-    pub(super) fn new(attempt: Attempt) -> Self {
-        Self(vec![attempt])
+    /// Of none yet.
+    pub(super) fn new() -> Self {
+        Self(Vec::with_capacity(1))
+    }
+
+    /// Of none any more, as good as a new one.
+    pub(super) fn emptied(mut self) -> Self {
+        self.0.clear();
+        self.0.shrink_to(1);
+        self
     }
 
     pub(super) fn push(&mut self, attempt: Attempt) {
