@@ -63,7 +63,8 @@ impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
 
     fn turn(&mut self) {
         if self.new.len() >= ROOM {
-            self.old = std::mem::take(&mut self.new);
+            std::mem::swap(&mut self.old, &mut self.new);
+            self.new.clear();
         }
     }
 
