@@ -173,7 +173,11 @@ impl Breakdown {
 
 /// A name in lower case, as nearly all are (RFC 4343).
 fn lower(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // All bytes are looked at, many at once.
+    let upper = name
+        .bytes()
+        .fold(false, |upper, byte| upper | byte.is_ascii_uppercase());
+    if upper {
         Cow::Owned(name.to_ascii_lowercase())
     } else {
         Cow::Borrowed(name)

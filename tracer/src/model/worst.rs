@@ -51,8 +51,9 @@ impl Worst {
         }
         let Some(latency) = row.latency() else { return };
         let slowest = self.slowest.entry(Kind::of(row)).or_default();
-        // Equals in order of their coming.
-        let at = slowest.partition_point(|other| took(other) >= latency);
+        // Equals in order of their coming. From the end, for nearly none is so slow.
+        let slower = slowest.iter().rposition(|other| took(other) >= latency);
+        let at = slower.map_or(0, |last| last + 1);
         if at < SLOWEST {
             slowest.truncate(SLOWEST - 1);
             slowest.insert(at, example());
