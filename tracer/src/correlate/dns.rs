@@ -185,7 +185,9 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
-        self.made(before, context);
+        if context.rows.len() > before {
+            self.made(before, context);
+        }
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
@@ -229,29 +231,23 @@ impl DnsTable {
             self.press(context.settings.tracked);
         }
         let has_room = self.attempts < context.settings.tracked;
-        match self.groups.entry(key) {
+        let group = match self.groups.entry(key) {
             Entry::Vacant(vacant) if has_room => {
-                self.attempts += 1;
-                let attempt = Attempt::new(context, seen, None);
-                self.upstreams.begins(key, &attempt);
-                let group = vacant.insert(self.spare.pop().unwrap_or_else(Group::new));
-                group.push(attempt);
-                group.get_mut(0)
+                vacant.insert(self.spare.pop().unwrap_or_else(Group::new))
             }
             Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
-                self.attempts += 1;
-                let group = occupied.into_mut();
-                let retry_of = group.retry_of(seen);
-                let attempt = Attempt::new(context, seen, retry_of);
-                self.upstreams.begins(key, &attempt);
-                group.push(attempt);
-                group.get_mut(group.len() - 1)
+                occupied.into_mut()
             }
             _ => {
                 self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
-                None
+                return None;
             }
-        }
+        };
+        self.attempts += 1;
+        let retry_of = group.retry_of(seen);
+        let attempt = group.push(Attempt::new(context, seen, retry_of));
+        self.upstreams.begins(key, attempt);
+        Some(attempt)
     }
 
     /// Makes room: finished tries first; then, unless that was worth the while, those kept for
@@ -488,12 +484,9 @@ impl DnsTable {
             .max_by_key(|attempt| attempt.serial)
     }
 
-    /// Rows are new since `before`: they are told what their servers asked others, and tries that
+    /// Rows may be new since `before`: they are told what their servers asked others, and tries that
     /// they end need not be remembered much longer.
     fn made(&mut self, before: usize, context: &mut Context<'_>) {
-        if context.rows.len() == before {
-            return;
-        }
         self.explain(before, context);
         let now = context.clocks.ktime;
         for row in context.rows.get(before..).unwrap_or_default() {

@@ -154,6 +154,8 @@ struct Way {
 impl Way {
     /// A packet seen again where its leg began was sent again, if that leg has not been followed
     /// by another: what was seen of the first one is given up but for its beginning.
+    // Apart, so that a trace without paths calls nothing for a packet.
+    #[inline(never)]
     fn note(&mut self, leg: Leg, packet: &Packet) {
         let spot = Spot::of(packet);
         if let Some(known) = self

@@ -6,7 +6,7 @@
 use super::{
     super::spot::{Spot, is_drop},
     Seen,
-    attempt::Attempt,
+    attempt::{Answer, Attempt},
 };
 
 /// Most tries in a group; a client that sends the same without end is not followed further.
@@ -32,8 +32,8 @@ impl Group {
         self
     }
 
-    pub(super) fn push(&mut self, attempt: Attempt) {
-        self.0.push(attempt);
+    pub(super) fn push(&mut self, attempt: Attempt) -> &mut Attempt {
+        self.0.push_mut(attempt)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,6 +67,15 @@ impl Group {
     /// The newest try that `is` so.
     pub(super) fn newest(&self, is: impl Fn(&Attempt) -> bool) -> Option<usize> {
         self.0.iter().rposition(is)
+    }
+
+    /// The newest try that `is` so, with an answer that is `of` such a kind.
+    fn answered(
+        &self,
+        is: impl Fn(&Attempt) -> bool,
+        of: impl Fn(&Answer) -> bool,
+    ) -> Option<usize> {
+        self.newest(|attempt| attempt.answer.as_ref().is_some_and(&of) && is(attempt))
     }
 
     /// Serial number of the first try, if a new one would be a retry. An answered question asked
@@ -109,14 +118,13 @@ impl Group {
     pub(super) fn of_answer(&self, seen: &Seen<'_>) -> Option<(usize, bool)> {
         let spot = Spot::of(seen.packet);
         let concerned = |attempt: &Attempt| seen.answers(attempt) && attempt.concerns(seen.ends);
-        let answered = |is: &dyn Fn(&super::attempt::Answer) -> bool| {
-            self.newest(|attempt| concerned(attempt) && attempt.answer.as_ref().is_some_and(is))
-        };
-        if let Some(index) = answered(&|answer| answer.beginning.is_of(seen.packet)) {
+        let is_this = |answer: &Answer| answer.beginning.is_of(seen.packet);
+        if let Some(index) = self.answered(concerned, is_this) {
             return Some((index, false));
         }
-        let latest = answered(&|_| true);
-        let began_here = || answered(&|answer| answer.beginning.spot == spot).is_some();
+        let latest = self.answered(concerned, |_| true);
+        let is_here = |answer: &Answer| answer.beginning.spot == spot;
+        let began_here = || self.answered(concerned, is_here).is_some();
         if let Some(index) = latest
             && (is_drop(seen.packet) || !seen.is_sent() && !began_here())
         {
