@@ -26,19 +26,20 @@ pub(super) struct Name {
 
 /// Reads the name at `start`.
 pub(super) fn read(captured: &[u8], start: usize) -> Result<Name, Malformed> {
-    let mut position = start;
+    let rest = captured.get(start..).unwrap_or_default();
+    let room = rest.get(..NAME_MAX).unwrap_or(rest);
+    let mut position = 0;
     loop {
-        match captured.get(position).copied().ok_or(Malformed::Overrun)? {
-            0 => break,
-            length @ 1..=LABEL_MAX => position += 1 + usize::from(length),
-            POINTER.. => return read_compressed(captured, start),
-            _ => return Err(Malformed::LabelType),
-        }
-        if position - start >= NAME_MAX {
-            return Err(Malformed::NameTooLong);
+        match room.get(position) {
+            Some(0) => break,
+            Some(length @ 1..=LABEL_MAX) => position += 1 + usize::from(*length),
+            Some(POINTER..) => return read_compressed(captured, start),
+            Some(_) => return Err(Malformed::LabelType),
+            None if position >= NAME_MAX => return Err(Malformed::NameTooLong),
+            None => return Err(Malformed::Overrun),
         }
     }
-    let flat = captured.get(start..=position).ok_or(Malformed::Overrun)?;
+    let flat = room.get(..=position).ok_or(Malformed::Overrun)?;
     Ok(Name {
         hash: hash(flat),
         len: u8::try_from(flat.len()).map_err(|_| Malformed::NameTooLong)?,
