@@ -182,12 +182,85 @@ abi! {
         pub marks: u8,
         /// Bits of [`part`]: what follows.
         pub parts: u8,
+        /// How many [`Pass`] follow the captured bytes, from a multiple of eight on.
+        pub passes: u8,
         /// Zero.
-        pub pad: [u8; 5],
+        pub pad: [u8; 4],
         /// Where among them the IP header begins; at `skip` where it was not copied.
         pub network: u16,
     }
 }
+
+abi! {
+    /// A further place that a packet passed. The parts that it names follow.
+    pub struct Pass {
+        /// Nanoseconds since boot (`bpf_ktime_get_ns`).
+        pub ktime_ns: u64,
+        /// As [`Packet::netns`].
+        pub netns: u32,
+        /// As [`Packet::ifindex`].
+        pub ifindex: u32,
+        /// [`place::QUEUED`] or [`place::RECEIVED`].
+        pub place: u8,
+        /// Bits of [`pass`].
+        pub parts: u8,
+        /// Zero.
+        pub pad: [u8; 6],
+    }
+}
+
+/// Bits of [`Pass::parts`], in the order in which what they name follows.
+pub mod pass {
+    /// [`CONNTRACK_BYTES`](super::CONNTRACK_BYTES) of its conntrack entry, first seen here.
+    pub const CONNTRACK: u8 = 1;
+    /// [`BEGINNING`](super::BEGINNING) bytes that it begins with, from its IP header on: it was translated.
+    pub const TURNED: u8 = 2;
+    /// Nothing follows: it has the conntrack entry that was seen last.
+    pub const SAME_CONNTRACK: u8 = 4;
+}
+
+/// Most bytes of payload of a packet whose record is held; one less than a power of two, for the verifier.
+pub const HELD_LIMIT: usize = 511;
+/// Most [`Pass`] of one record.
+pub const PASSES: u8 = 8;
+/// Bytes by which a packet is known again: the IP header, and UDP's and DNS's as far as they follow.
+pub const BEGINNING: usize = 56;
+/// Most bytes from where parts begin to where a pass does; all bits but the lowest three, for the verifier.
+pub const PASS_AT: usize = 0x7f8;
+/// Most bytes of a pass.
+const PASS: usize = size_of::<Pass>() + CONNTRACK_BYTES + BEGINNING;
+
+abi! {
+    /// The last record of a processor, which waits there for its packet's next place: an element of the map `HELD`,
+    /// which user space reads too.
+    pub struct Held {
+        /// Grows by one before each change and by one after it; odd meanwhile, 0 before the first.
+        pub version: u64,
+        /// Bytes of the record, of which the packet is the first.
+        pub len: u32,
+        /// Records before it, modulo 2^32.
+        pub count: u32,
+        /// Address of the packet's `struct sk_buff`; 0 when it will pass no further place.
+        pub open: u64,
+        /// Address of its device (`struct net_device`) at its first place.
+        pub dev: u64,
+        /// Address of the network namespace (`struct net`) where it was received last; 0 where it has left since.
+        pub within: u64,
+        /// Address of the conntrack entry that was seen last; 0 when there was none.
+        pub conntrack: u64,
+        /// What it begins with, from the IP header on.
+        pub first: [u64; BEGINNING / 8],
+        /// The same of the packet that was looked at last.
+        pub next: [u64; BEGINNING / 8],
+        /// The record.
+        pub packet: Packet,
+        /// What follows it.
+        pub rest: [u8; PASS_AT + PASS],
+    }
+}
+
+/// Where in a [`Held`] the record begins.
+pub const HELD_RECORD: usize = core::mem::offset_of!(Held, packet);
 
 abi! {
     /// Where a packet comes from, or where it ended.

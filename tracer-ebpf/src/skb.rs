@@ -248,8 +248,8 @@ pub(crate) fn past_vlan(mut protocol: u16, mut at: u64) -> u64 {
 }
 
 /// The first bytes of an IP packet: the fixed headers of IPv6 and of TCP, RFC 8200 and 9293.
-#[repr(C, align(4))]
-struct First([u8; 60]);
+#[repr(C, align(8))]
+pub(crate) struct First(pub(crate) [u8; 60]);
 
 impl First {
     /// The four bytes at `AT`, as they stand.
@@ -296,13 +296,12 @@ pub(crate) unsafe fn copy_addresses(to: *mut [[u32; 4]; 2], from: &[[u32; 4]; 2]
     unsafe { to.write([[s0, s1, s2, s3], [d0, d1, d2, d3]]) }
 }
 
-/// Reads the headers of the IP packet at `ip`.
+/// Reads the headers of the IP packet at `ip`, which begins with `first`.
 #[inline(always)]
-pub(crate) fn headers(ip: u64, bounds: Bounds) -> Result<Headers, Skip> {
-    let first: First = read(ip).ok_or(Skip::Unreadable)?;
+pub(crate) fn headers(ip: u64, bounds: Bounds, first: &First) -> Result<Headers, Skip> {
     match first.0[0] >> 4 {
-        4 => v4(ip, bounds, &first),
-        6 => v6(ip, bounds, &first),
+        4 => v4(ip, bounds, first),
+        6 => v6(ip, bounds, first),
         _ => Err(Skip::NotOurs),
     }
 }

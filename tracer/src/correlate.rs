@@ -177,6 +177,8 @@ pub struct Correlator {
     connections: Connections,
     inserts: Inserts,
     unreadable: Once,
+    /// What the datagram at hand says, if it is one of DNS and was seen at an earlier place.
+    peeked: Option<Peek>,
     unplaced: Unplaced,
     losses: Losses,
 }
@@ -192,6 +194,7 @@ impl Correlator {
             connections: Connections::default(),
             inserts: Inserts::default(),
             unreadable: Once::default(),
+            peeked: None,
             unplaced: Unplaced::default(),
             losses: Losses::default(),
             register: Register {
@@ -276,6 +279,9 @@ impl Correlator {
     }
 
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
+        if !packet.again {
+            self.peeked = None;
+        }
         // The entry of a packet that is dropped may never have been inserted.
         if let Some(conntrack) = &packet.conntrack
             && !spot::is_drop(packet)
@@ -369,7 +375,8 @@ impl Correlator {
         len: usize,
         rows: &mut Vec<Row>,
     ) {
-        let peek = match Peek::parse(captured, len) {
+        let known = self.peeked.take();
+        let peek = match known.map_or_else(|| Peek::parse(captured, len), Ok) {
             Ok(peek) => peek,
             Err(malformed) => {
                 let ends = self.nat.ends(protocol, packet);
@@ -384,6 +391,8 @@ impl Correlator {
                 return;
             }
         };
+        // A segment may hold several messages.
+        self.peeked = (protocol == Protocol::Udp).then_some(peek);
         let mut seen = dns::Seen {
             protocol,
             packet,

@@ -10,6 +10,7 @@ pub mod offsets;
 mod paged;
 mod privilege;
 mod reasons;
+mod slots;
 pub mod sockopt;
 pub mod stream;
 mod trim;

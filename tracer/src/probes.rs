@@ -28,6 +28,8 @@ pub mod packet;
 pub mod socket_io;
 pub mod tcp;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tracer_ebpf::record::{KTIME_AT, kind};
 
@@ -148,23 +150,38 @@ impl Decoder {
         }
     }
 
-    /// When a record was made; `None` when it is cut short.
-    pub fn ktime(record: &[u8]) -> Option<KtimeNs> {
-        tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs)
+    /// How many facts a record tells, if it is not cut short: a packet's one at each place that it passed.
+    pub fn sights(record: &[u8]) -> usize {
+        1 + packet::passes(record)
     }
 
-    /// The fact that one record tells; `None` when it is no record that this binary knows. It lies
-    /// within `batch`, which holds many: payload is not copied but shared with it.
+    /// When one of them was seen; `None` when the record is cut short.
+    pub fn ktime(record: &[u8], sight: usize) -> Option<KtimeNs> {
+        match sight.checked_sub(1) {
+            None => tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs),
+            Some(pass) => packet::passed(record, pass),
+        }
+    }
+
+    /// Hands `take` those `sights` of the facts that a record tells; `None` when it is no record that this binary knows.
+    /// It lies within `batch`, which holds many: payload is not copied but shared with it.
     ///
     /// # Panics
     /// When it does not.
-    pub fn decode(&self, record: &[u8], batch: &Bytes) -> Option<Fact> {
-        match tracer_ebpf::read::<u32>(record)? {
-            kind::PACKET => packet::decode(record, batch, self.tuples),
+    pub fn decode(
+        &self,
+        record: &[u8],
+        sights: Range<usize>,
+        batch: &Bytes,
+        take: &mut impl FnMut(&Fact),
+    ) -> Option<()> {
+        let fact = match tracer_ebpf::read::<u32>(record)? {
+            kind::PACKET => return packet::decode(record, sights, batch, self.tuples, take),
             kind::SOCKET => tcp::decode(record).map(Fact::Socket),
             kind::SOCKET_IO => socket_io::decode(record).map(Fact::SocketIo),
             kind::CONNTRACK => conntrack::decode(record, self.tuples).map(Fact::Insert),
             _ => None,
-        }
+        };
+        fact.as_ref().map(take)
     }
 }

@@ -97,6 +97,9 @@ fn device<const DIRECT: bool>(
         reason: 0,
         location: 0,
     };
+    if packet::held::goes_on(&seen, skb, ip) {
+        return;
+    }
     if let Err(Skip::Unreadable) = packet::observe(&seen, skb, ip, bounds) {
         debug!(
             ctx,

@@ -2,6 +2,7 @@
 //! in `device` and `drop`; attaches to nothing itself.
 
 mod emit;
+pub(super) mod held;
 mod pages;
 
 use core::hint::black_box;
@@ -17,7 +18,7 @@ use crate::{
     output::{self, config, offset},
     probes::unconnected,
     record::{CAPTURE_LIMIT, TUPLE_HASH, mark, place},
-    skb::{self, Bounds, Headers, ICMP, ICMPV6, Skb, Skip, TCP, UDP, tunnel},
+    skb::{self, Bounds, First, Headers, ICMP, ICMPV6, Skb, Skip, TCP, UDP, tunnel},
 };
 
 /// Where a packet was seen, and by which program.
@@ -64,6 +65,7 @@ struct Scratch {
     /// 1 while the program runs: before Linux 6.1 nothing keeps a raw tracepoint's program from
     /// meeting itself on one processor.
     busy: u64,
+    first: First,
     headers: Headers,
     record: Record,
 }
@@ -107,8 +109,9 @@ pub(crate) fn observe<const DIRECT: bool>(
         (*scratch).busy = 1;
         let parsed = parse(scratch, ip, bounds);
         if parsed.is_ok() {
-            let headers = &(*black_box(scratch)).headers;
-            judge(seen, skb, headers, &raw mut (*scratch).record);
+            let scratch = black_box(scratch);
+            let (headers, first) = (&(*scratch).headers, &raw const (*scratch).first);
+            judge(seen, skb, headers, first, &raw mut (*scratch).record);
         }
         (*scratch).busy = 0;
         parsed
@@ -126,7 +129,11 @@ unsafe fn parse(scratch: *mut Scratch, mut ip: u64, bounds: Bounds) -> Result<()
     // SAFETY: the caller's.
     unsafe {
         for _ in 0..2 {
-            (*scratch).headers = skb::headers(ip, bounds)?;
+            let first = &raw mut (*scratch).first;
+            if !skb::copy(first.cast(), size_of::<First>() as u32, ip) {
+                return Err(Skip::Unreadable);
+            }
+            (*scratch).headers = skb::headers(ip, bounds, &*first)?;
             (*scratch).headers.marks |= marks;
             let headers = &(*black_box(scratch)).headers;
             let Some(inner) = tunnel::inside(headers).filter(|_| marks == 0) else {
@@ -149,6 +156,7 @@ fn judge<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
+    first: *const First,
     record: *mut Record,
 ) {
     match wanted(seen, skb, headers) {
@@ -164,7 +172,7 @@ fn judge<const DIRECT: bool>(
                 emit_paged(seen, skb, headers, record);
             } else if headers.marks & mark::PORTS_BEHIND != 0 {
                 output::unreadable(seen.program);
-            } else {
+            } else if !held::takes(seen, skb, headers, first) {
                 emit(seen, skb, headers, record, len);
             }
         }

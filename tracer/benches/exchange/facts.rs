@@ -115,6 +115,7 @@ impl Exchange<'_> {
                 headers: Bytes::new(),
                 payload: payload.clone(),
                 payload_len: u32::try_from(payload.len()).unwrap_or_default(),
+                again: false,
                 unreadable: false,
                 tunnel: None,
             })

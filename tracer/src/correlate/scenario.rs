@@ -57,6 +57,7 @@ pub(super) fn at(place: Place, netns: u32, ifindex: u32) -> At {
         headers: Bytes::new(),
         payload: Bytes::new(),
         payload_len: 0,
+        again: false,
         unreadable: false,
         tunnel: None,
     })

@@ -39,6 +39,33 @@ impl Present {
     }
 }
 
+#[cfg(test)]
+impl Present {
+    /// The same probe with each of its ways alone.
+    pub(super) fn each_way(&self) -> impl Iterator<Item = Self> {
+        let alone = |way: &Way| Self {
+            probe: self.probe,
+            ways: vec![*way],
+        };
+        self.ways.iter().map(alone)
+    }
+
+    /// Whether all that it has to attach to are tracepoints.
+    pub(super) fn is_of_tracepoints(&self) -> bool {
+        let mut attaches = self.ways.iter().copied().flatten();
+        attaches.all(|attach| attach.kind.is_tracepoint())
+    }
+
+    /// Names of the programs.
+    pub(super) fn name(&self) -> String {
+        let attaches = self.ways.iter().copied().flatten();
+        attaches
+            .map(|attach| attach.program)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
 /// Whether a probe works, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -11,6 +11,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{LpmTrie, Map, PerCpuArray, lpm_trie::Key},
+    util::nr_cpus,
 };
 use tracer_ebpf::config::{Config, DNS_PORTS, Lost, Offsets, paged};
 
@@ -115,6 +116,8 @@ impl Object {
             ..config(options, output, drop_reason)
         };
         let log_level: u8 = if options.log { 0xff } else { 0 };
+        let cpus = nr_cpus().map_err(|(_, source)| Error::Wait(source))?;
+        loader.map_max_entries("HELD", u32::try_from(cpus).unwrap_or(u32::MAX));
         for map in unused(output) {
             loader.map_max_entries(map, 1);
         }
@@ -174,7 +177,7 @@ impl Object {
 /// Maps that nobody fills: they are made as small as can be.
 fn unused(output: Output) -> &'static [&'static str] {
     if output == Output::DropTables {
-        &["TCP_SILENT", "UDP_SEEN", "DNS_SERVERS"]
+        &["HELD", "TCP_SILENT", "UDP_SEEN", "DNS_SERVERS"]
     } else {
         &["DROPS_EVEN", "DROPS_ODD"]
     }
@@ -195,12 +198,14 @@ impl Kernel {
         }
         let mut object = Object::open(options, Output::Records, probes::ALL)?;
         let records = object.take_map("RECORDS")?;
+        let slots = object.take_map("HELD")?;
         let paged = match object.paged {
             Paged::Perf => Some(object.take_map("PAGED")?),
             Paged::Read(_) | Paged::Not(_) => None,
         };
         let stream = Stream::new(
             records,
+            slots,
             paged,
             options.ring_bytes,
             Decoder::new(&object.offsets),
@@ -379,5 +384,33 @@ mod tests {
             let found = OBJECT.windows(symbol.len()).any(|bytes| bytes == symbol);
             assert!(found, "{name}");
         }
+    }
+
+    /// Nearly everywhere the first way is taken, so that nobody else would see the kernel refuse another.
+    #[test]
+    #[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+    fn this_kernel_takes_each_way_to_attach_to_a_tracepoint() {
+        let options = Options {
+            dns_ports: vec![53],
+            connections: true,
+            vips: Vec::new(),
+            ring_bytes: 4096,
+            paths: true,
+            headers: false,
+            log: false,
+        };
+        let mut object = Object::open(&options, Output::Records, probes::ALL).unwrap();
+        let mut taken = 0;
+        for present in std::mem::take(&mut object.present) {
+            for way in present.each_way() {
+                let state = attach::probe(&mut object.ebpf, &way, object.types.as_ref());
+                match state.status {
+                    Status::Attached(kind) => taken += usize::from(kind.is_tracepoint()),
+                    status if way.is_of_tracepoints() => panic!("{}: {status:?}", way.name()),
+                    _ => {}
+                }
+            }
+        }
+        assert!(taken >= 12, "{taken}");
     }
 }

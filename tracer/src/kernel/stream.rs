@@ -1,7 +1,7 @@
 //! The ring buffer, drained in batches on a timer: a wake-up per record would cost ten times
 //! the record. Puts facts in order of time and counts what it cannot make sense of.
 
-use std::{os::fd::AsFd as _, time::Duration};
+use std::{ops::Range, os::fd::AsFd as _, time::Duration};
 
 use aya::{
     maps::{
@@ -16,7 +16,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Error, clock};
+use super::{Error, clock, slots::Slots};
 use crate::{
     model::{Fact, KtimeNs, Losses},
     probes::Decoder,
@@ -38,9 +38,14 @@ const BATCH: usize = 16_384;
 /// come only nearly in order of time.
 const HOLD: Duration = Duration::from_millis(1);
 
+/// A packet's places that follow each other as closely are handed over at once: while it passes them, nothing happens
+/// elsewhere that they depend on.
+const TOGETHER: Duration = Duration::from_micros(100);
+
 /// The records of all probes, as facts in order of time.
 pub struct Stream {
     ring: AsyncFd<Ring>,
+    slots: Slots,
     timer: Interval,
     /// Packets whose payload lies in page fragments, by processor; empty where they come by the ring or not
     /// at all.
@@ -48,6 +53,10 @@ pub struct Stream {
     decoder: Decoder,
     held: Held,
     undecodable: u64,
+    /// More was left in the ring than one batch holds.
+    behind: bool,
+    /// Facts up to this moment are handed over.
+    until: KtimeNs,
 }
 
 /// Records that wait for their turn.
@@ -61,12 +70,14 @@ struct Held {
     spare: (BytesMut, Vec<Turn>),
 }
 
-/// One of them.
-#[derive(Clone, Copy)]
+/// Facts of one of them that are handed over one after the other.
+#[derive(Clone)]
 struct Turn {
+    /// Of the first of them.
     ktime: KtimeNs,
     at: usize,
     len: usize,
+    sights: Range<usize>,
 }
 
 /// How far draining came.
@@ -90,6 +101,7 @@ impl std::os::fd::AsRawFd for Ring {
 impl Stream {
     pub(super) fn new(
         records: Map,
+        slots: Map,
         paged: Option<Map>,
         ring_bytes: u32,
         decoder: Decoder,
@@ -111,11 +123,14 @@ impl Stream {
         };
         Ok(Self {
             ring,
+            slots: Slots::open(slots)?,
             timer,
             paged,
             decoder,
             held: Held::default(),
             undecodable: 0,
+            behind: false,
+            until: KtimeNs(0),
         })
     }
 
@@ -136,20 +151,26 @@ impl Stream {
     /// Takes what is in the ring and hands over, in order, the facts that are old enough.
     pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
+        // First, for a record that leaves its slot meanwhile is then in the ring.
+        let left = self.look(now, false);
         let reached = self.fill();
+        self.behind = reached.is_some();
         self.fill_paged();
         // What comes after the last record read may be in the ring still, however old it is.
-        let known = reached.map_or(now, |last| last.min(now));
+        let known = [Some(now), reached, left].into_iter().flatten().min();
+        self.until = known.map_or(self.until, |known| known.max(self.until));
         let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
-        self.release(KtimeNs(known.0.saturating_sub(hold)), take);
+        self.release(KtimeNs(self.until.0.saturating_sub(hold)), take);
         Drained {
-            until: known,
-            more: reached.is_some(),
+            until: self.until,
+            more: self.behind,
         }
     }
 
     /// Takes and hands over everything, at the end of a trace.
     pub fn finish(&mut self, take: &mut impl FnMut(&Fact)) {
+        while self.fill().is_some() {}
+        self.look(clock::ktime(), true);
         while self.fill().is_some() {}
         self.fill_paged();
         self.release(KtimeNs(u64::MAX), take);
@@ -163,6 +184,20 @@ impl Stream {
         }
     }
 
+    /// Takes what lies in slots since the last look, at the `end` all of it. Returns the time before which nothing is
+    /// left there.
+    fn look(&mut self, now: KtimeNs, end: bool) -> Option<KtimeNs> {
+        let Self {
+            slots,
+            held,
+            undecodable,
+            ..
+        } = self;
+        slots.look(now, end, &mut |record, known| {
+            *undecodable += u64::from(held.add(record, &[], known).is_none());
+        })
+    }
+
     /// Takes one batch out of the ring. Returns the time of the last record where more may be
     /// waiting.
     fn fill(&mut self) -> Option<KtimeNs> {
@@ -170,7 +205,7 @@ impl Stream {
         let mut last = KtimeNs(0);
         for _ in 0..BATCH {
             let record = ring.next()?;
-            match self.held.add(&record, &[]) {
+            match self.held.add(&record, &[], self.slots.known(&record)) {
                 Some(ktime) => last = ktime,
                 None => self.undecodable += 1,
             }
@@ -189,7 +224,7 @@ impl Stream {
         for buffer in paged {
             buffer.for_each(|event| {
                 if let PerfEvent::Sample { head, tail } = event {
-                    *undecodable += u64::from(held.add(head, tail).is_none());
+                    *undecodable += u64::from(held.add(head, tail, 0).is_none());
                 }
             });
         }
@@ -199,28 +234,44 @@ impl Stream {
         let (batch, turns) = self.held.split(limit);
         for turn in &turns {
             let record = &batch[turn.at..turn.at + turn.len];
-            match &self.decoder.decode(record, &batch) {
-                Some(fact) => take(fact),
-                None => self.undecodable += 1,
-            }
+            let sights = turn.sights.clone();
+            let decoded = self.decoder.decode(record, sights, &batch, take);
+            self.undecodable += u64::from(decoded.is_none());
         }
         self.held.reuse(batch, turns);
     }
 }
 
 impl Held {
-    /// Adds a record that comes in two parts. Returns its time; `None` where it has none.
-    fn add(&mut self, head: &[u8], tail: &[u8]) -> Option<KtimeNs> {
+    /// Adds a record that comes in two parts, without the sights that are `known`. Returns when it was handed over, as
+    /// far as can be told; `None` where it is cut short.
+    fn add(&mut self, head: &[u8], tail: &[u8], known: usize) -> Option<KtimeNs> {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(tail);
-        let Some(ktime) = Decoder::ktime(&self.bytes[at..]) else {
+        let record = &self.bytes[at..];
+        let (len, sights) = (record.len(), Decoder::sights(record));
+        let Some(last) = Decoder::ktime(record, sights - 1) else {
             self.bytes.truncate(at);
             return None;
         };
-        let len = self.bytes.len() - at;
-        self.place(Turn { ktime, at, len });
-        Some(ktime)
+        let mut from = known;
+        while from < sights {
+            let record = &self.bytes[at..];
+            let ktime = Decoder::ktime(record, from)?;
+            let is_later = |sight: &usize| {
+                Decoder::ktime(record, *sight).is_none_or(|later| later - ktime > TOGETHER)
+            };
+            let to = (from + 1..sights).find(is_later).unwrap_or(sights);
+            self.place(Turn {
+                ktime,
+                at,
+                len,
+                sights: from..to,
+            });
+            from = to;
+        }
+        Some(last)
     }
 
     /// Puts a record where its time belongs: nearly always last, else a few places before.

@@ -333,6 +333,8 @@ pub struct Packet {
     pub payload: Bytes,
     /// Bytes of transport payload the packet really has.
     pub payload_len: u32,
+    /// It is the packet of the fact before this one, at its next place: its payload is the same.
+    pub again: bool,
     /// Part of the payload lay where it could not be read.
     pub unreadable: bool,
     /// What carries it at this place. Neither its conntrack entry nor its sender is known there.

@@ -1,13 +1,20 @@
 //! Packet records to facts: byte order is decided here, once.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+mod passes;
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use tracer_ebpf::{
     config::{ABSENT, Offsets},
-    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, place, tunnel},
+    record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, pass, place, tunnel},
 };
 
+use self::passes::{Passed, Passes};
+pub(super) use self::passes::{passed, passes};
 use super::drop;
 use crate::model::{
     CgroupId, Comm, Conntrack, Fact, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender,
@@ -105,11 +112,76 @@ pub(super) fn address(words: [u32; 4]) -> [u8; 16] {
     bytes
 }
 
-/// The packet that `bytes`, a packet record with what follows it, tell of; `None` when they are
-/// cut short or contradict themselves. They lie within `batch`, which the packet shares.
-///
-/// It is a fact at once, for it is large and would be copied to become one.
-pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
+/// Hands `take` the packet that `bytes`, a packet record with what follows it, tell of, at those `sights` of its places,
+/// the first being 0; `None` when they are cut short or contradict themselves. They lie within `batch`, which the
+/// packet shares.
+pub fn decode(
+    bytes: &[u8],
+    sights: Range<usize>,
+    batch: &Bytes,
+    tuples: TupleLayout,
+    take: &mut impl FnMut(&Fact),
+) -> Option<()> {
+    // A fact at once, for a packet is large and would be copied to become one.
+    let mut fact = first(bytes, batch, tuples)?;
+    if sights.start == 0 {
+        take(&fact);
+    }
+    if sights.end > 1 {
+        further(&mut fact, bytes, sights, tuples, take)?;
+    }
+    Some(())
+}
+
+/// Hands `take` the packet at its further places.
+fn further(
+    fact: &mut Fact,
+    bytes: &[u8],
+    sights: Range<usize>,
+    tuples: TupleLayout,
+    take: &mut impl FnMut(&Fact),
+) -> Option<()> {
+    let mut passes = Passes::of(bytes)?;
+    let Fact::Packet(packet) = fact else {
+        return None;
+    };
+    let (began_in, sender, mut entry) = (packet.netns, packet.sender, packet.conntrack);
+    for sight in 1..sights.end {
+        let Fact::Packet(packet) = fact else {
+            return None;
+        };
+        let Passed {
+            pass,
+            conntrack,
+            flow,
+        } = passes.next()?;
+        if let Some(conntrack) = conntrack {
+            entry = tuples.conntrack(conntrack);
+        }
+        packet.flow = flow.unwrap_or(packet.flow);
+        let has_entry = pass.parts & (pass::CONNTRACK | pass::SAME_CONNTRACK) != 0;
+        packet.conntrack = entry.filter(|_| has_entry);
+        packet.ktime = KtimeNs(pass.ktime_ns);
+        packet.netns = NetnsInode(pass.netns);
+        packet.ifindex = Ifindex(pass.ifindex);
+        packet.place = match pass.place {
+            place::QUEUED => Place::Queued,
+            place::RECEIVED => Place::Received,
+            _ => return None,
+        };
+        // The sender is known where the packet leaves a device of the sender's namespace.
+        let leaves = packet.netns == began_in && packet.place == Place::Queued;
+        packet.sender = sender.filter(|_| leaves);
+        packet.again = sight > sights.start;
+        if sight >= sights.start {
+            take(fact);
+        }
+    }
+    Some(())
+}
+
+/// The packet at its first place.
+fn first(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
     let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
     let mut conntrack = None;
@@ -178,6 +250,7 @@ pub fn decode(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> 
         headers: batch.slice_ref(headers.unwrap_or_default()),
         payload: batch.slice_ref(payload),
         payload_len: record.payload_len,
+        again: false,
         unreadable: record.marks & mark::UNREADABLE != 0,
         tunnel,
     }))
@@ -230,6 +303,8 @@ fn transport(record: &record::Packet) -> ([u8; 2], [u8; 2], Transport) {
 mod tests {
     use std::mem::offset_of;
 
+    use tracer_ebpf::record::{BEGINNING, kind};
+
     use super::*;
 
     fn layout() -> TupleLayout {
@@ -275,16 +350,25 @@ mod tests {
     }
 
     fn of(record: &[u8]) -> Option<Packet> {
+        at(record, 0)
+    }
+
+    fn at(record: &[u8], sight: usize) -> Option<Packet> {
         let batch = Bytes::copy_from_slice(record);
-        match decode(&batch, &batch, layout())? {
-            Fact::Packet(packet) => Some(packet),
-            _ => None,
-        }
+        let mut packets = Vec::new();
+        let mut take = |fact: &Fact| {
+            if let Fact::Packet(packet) = fact {
+                packets.push(packet.clone());
+            }
+        };
+        decode(&batch, sight..sight + 1, &batch, layout(), &mut take)?;
+        packets.pop()
     }
 
     /// A UDP record with both parts and `captured` bytes of payload.
     fn record(captured: u16) -> Vec<u8> {
         let mut bytes = vec![0; size_of::<record::Packet>()];
+        bytes[..4].copy_from_slice(&kind::PACKET.to_ne_bytes());
         bytes[4..6].copy_from_slice(&captured.to_ne_bytes());
         bytes[offset_of!(record::Packet, protocol)] = UDP;
         bytes[offset_of!(record::Packet, place)] = place::QUEUED;
@@ -320,6 +404,79 @@ mod tests {
         assert_eq!(&packet.payload[..], b"xxx");
         assert_eq!(packet.payload_len, 3);
         assert_eq!(packet.headers.len(), 28 + 8, "up to the payload");
+    }
+
+    /// The same record with places that the packet passed after: `netns`, side, parts and what they are.
+    fn passing(places: &[(u32, u8, u8, &[u8])]) -> Vec<u8> {
+        let mut bytes = record(3);
+        bytes[offset_of!(record::Packet, passes)] = u8::try_from(places.len()).unwrap();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        for (index, (netns, place, parts, more)) in places.iter().enumerate() {
+            bytes.extend((77 + index as u64).to_ne_bytes());
+            bytes.extend(netns.to_ne_bytes());
+            bytes.extend(5_u32.to_ne_bytes());
+            bytes.extend([*place, *parts, 0, 0, 0, 0, 0, 0]);
+            bytes.extend(*more);
+        }
+        bytes
+    }
+
+    #[test]
+    fn at_a_further_place_a_packet_has_what_it_had_but_place_and_time() {
+        let bytes = passing(&[(9, place::RECEIVED, 0, &[])]);
+        assert_eq!(passes(&bytes), 1);
+        assert_eq!(passed(&bytes, 0), Some(KtimeNs(77)));
+        let (first, further) = (at(&bytes, 0).unwrap(), at(&bytes, 1).unwrap());
+        assert_eq!((first.ktime, first.netns), (KtimeNs(0), NetnsInode(0)));
+        assert_eq!((further.ktime, further.netns), (KtimeNs(77), NetnsInode(9)));
+        assert_eq!(
+            (further.place, further.ifindex),
+            (Place::Received, Ifindex(5))
+        );
+        assert_eq!(
+            (further.flow, &further.payload[..]),
+            (first.flow, &b"xxx"[..])
+        );
+        assert!(first.sender.is_some() && further.sender.is_none());
+        assert!(first.conntrack.is_some() && further.conntrack.is_none());
+        assert!(at(&bytes, 2).is_none(), "there is no third");
+    }
+
+    #[test]
+    fn a_packet_leaving_by_a_second_device_of_its_senders_namespace_has_its_sender_there_too() {
+        let leaving = |netns| {
+            let place: (_, _, _, &[u8]) = (netns, place::QUEUED, pass::SAME_CONNTRACK, &[]);
+            at(&passing(&[place]), 1).unwrap()
+        };
+        assert!(leaving(0).sender.is_some() && leaving(0).conntrack.is_some());
+        assert!(leaving(9).sender.is_none() && leaving(9).conntrack.is_some());
+    }
+
+    #[test]
+    fn a_translated_packet_has_its_new_addresses_and_its_entry_from_there_on() {
+        let mut entry = [0; CONNTRACK_BYTES];
+        let reply = BEFORE_TUPLES + TUPLE_HASH;
+        entry[reply + 16..reply + 20].copy_from_slice(&[10, 244, 0, 21]);
+        let mut v4 = [0; BEGINNING];
+        v4[0] = 0x45;
+        v4[12..24].copy_from_slice(&[10, 244, 0, 11, 10, 244, 0, 21, 0x9c, 0x40, 0, 53]);
+        let turned = [&entry[..], &v4].concat();
+        let bytes = passing(&[
+            (9, place::RECEIVED, 0, &[]),
+            (9, place::QUEUED, pass::CONNTRACK | pass::TURNED, &turned),
+            (8, place::RECEIVED, 0, &[]),
+        ]);
+        let [received, queued, there] = [1, 2, 3].map(|sight| at(&bytes, sight).unwrap());
+        assert_eq!(received.conntrack, None);
+        let conntrack = queued.conntrack.unwrap();
+        assert_eq!(conntrack.reply.src.ip(), IpAddr::from([10, 244, 0, 21]));
+        assert_eq!(queued.flow.src, "10.244.0.11:40000".parse().unwrap());
+        assert_eq!(queued.flow.dst, "10.244.0.21:53".parse().unwrap());
+        assert_eq!((there.flow, there.conntrack), (queued.flow, None));
+        assert_eq!(passed(&bytes, 2), Some(KtimeNs(79)));
+        for len in 0..bytes.len() {
+            assert!(at(&bytes[..len], 3).is_none(), "cut short at {len}");
+        }
     }
 
     #[test]

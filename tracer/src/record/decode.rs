@@ -150,6 +150,7 @@ impl EventsRead {
             headers: self.headers.at(at).unwrap_or_default(),
             payload: self.payload.at(at).unwrap_or_default(),
             payload_len: self.payload_len.at(at)?,
+            again: false,
             unreadable: self.unreadable.at(at).unwrap_or(false),
             tunnel: self.tunnel(at),
         })

@@ -140,6 +140,7 @@ fn packet(place: Place, transport: Transport) -> Packet {
         headers: Bytes::new(),
         payload: Bytes::new(),
         payload_len: 0,
+        again: false,
         unreadable: false,
         tunnel: None,
     }

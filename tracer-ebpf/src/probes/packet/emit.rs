@@ -53,7 +53,7 @@ pub(super) fn emit<const DIRECT: bool>(
     record: *mut Record,
     len: u32,
 ) {
-    let parts = fill(record, seen, skb, headers);
+    let parts = fill_record(record, seen, skb, headers);
     let mut from = headers.ip;
     let mut before = 0;
     if config!(headers) == 0 {
@@ -93,7 +93,7 @@ pub(super) fn emit_paged<const DIRECT: bool>(
     headers: &Headers,
     record: *mut Record,
 ) {
-    let parts = fill(record, seen, skb, headers);
+    let parts = fill_record(record, seen, skb, headers);
     let start = headers.ip + u64::from(headers.payload_offset);
     let skip = start.wrapping_sub(headers.bounds.data) as u32;
     let wanted = skip + headers.payload_len;
@@ -136,17 +136,38 @@ pub(super) fn emit_paged<const DIRECT: bool>(
     }
 }
 
-/// Fills in all but what concerns the payload; returns the bytes that the parts take.
 #[inline(always)]
-fn fill<const DIRECT: bool>(
+fn fill_record<const DIRECT: bool>(
     record: *mut Record,
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
 ) -> usize {
-    // SAFETY: `record` is this program's own until `busy` is cleared.
+    let conntrack = own_conntrack(skb, headers);
+    // SAFETY: `record` is this program's own until `busy` is cleared; `rest` has room for all parts.
     unsafe {
-        let packet = &raw mut (*record).packet;
+        let (packet, rest) = (&raw mut (*record).packet, (&raw mut (*record).rest).cast());
+        let parts = fill(packet, rest, seen, skb, headers, conntrack);
+        parts + fill_outer(record, parts, headers)
+    }
+}
+
+/// Fills in all but what concerns the payload and the packet that carries this one; returns the bytes that the
+/// parts take, which begin at `rest`.
+///
+/// # Safety
+/// `packet` is this program's own, and so is `rest`, where there is room for all parts.
+#[inline(always)]
+pub(super) unsafe fn fill<const DIRECT: bool>(
+    packet: *mut Packet,
+    rest: *mut u8,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    headers: &Headers,
+    conntrack: u64,
+) -> usize {
+    // SAFETY: the caller's.
+    unsafe {
         (*packet).kind = kind::PACKET;
         (*packet).ktime_ns = bpf_ktime_get_ns();
         (*packet).skb = skb.0 as u64;
@@ -159,29 +180,27 @@ fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
+        (*packet).passes = 0;
         skb::copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
+        let conntrack = fill_conntrack(rest, conntrack);
+        let origin = fill_place(packet, rest, conntrack, seen, skb);
+        (*packet).parts =
+            (conntrack * part::CONNTRACK as usize + origin * part::ORIGIN as usize) as u8;
+        conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>()
     }
-    let conntrack = fill_conntrack(record, own_conntrack(skb, headers));
-    let origin = fill_place(record, conntrack, seen, skb);
-    let parts = conntrack * CONNTRACK_BYTES + origin * size_of::<Origin>();
-    let outer = fill_outer(record, parts, headers);
-    // SAFETY: as above.
-    unsafe {
-        (*record).packet.parts = (conntrack * part::CONNTRACK as usize
-            + origin * part::ORIGIN as usize
-            + outer * part::OUTER as usize) as u8;
-    }
-    parts + outer * size_of::<Outer>()
 }
 
-/// Copies what carries the packet, if something does, behind `parts` bytes of other parts;
-/// returns 1 if it did.
+/// Copies what carries the packet, if something does, behind `parts` bytes of other parts; returns the bytes
+/// that it takes.
+///
+/// # Safety
+/// `record` is this program's own until `busy` is cleared.
 #[inline(always)]
-fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
+unsafe fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
     if headers.marks & mark::TUNNELED == 0 {
         return 0;
     }
-    // SAFETY: as in `fill`; parts end on a multiple of eight.
+    // SAFETY: the caller's; parts end on a multiple of eight.
     unsafe {
         let from = &raw const (*record).outer;
         let to = (&raw mut (*record).rest).cast::<u8>().add(parts);
@@ -190,20 +209,22 @@ fn fill_outer(record: *mut Record, parts: usize, headers: &Headers) -> usize {
         skb::copy_addresses(&raw mut (*to).addresses, &(*from).addresses);
         (*to).network = (*from).network;
         (*to).kind = (*from).kind;
+        (*record).packet.parts |= part::OUTER;
     }
-    1
+    size_of::<Outer>()
 }
 
 /// Copies the tuples, if there are any, to where the parts begin; returns 1 if it did.
+///
+/// # Safety
+/// As [`fill`].
 #[inline(always)]
-fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
+pub(super) unsafe fn fill_conntrack(rest: *mut u8, conntrack: u64) -> usize {
     if conntrack == 0 {
         return 0;
     }
     let from = conntrack + u64::from(offset!(ct_tuplehash)) - BEFORE_TUPLES as u64;
-    // SAFETY: as in `fill`.
-    let to = unsafe { (&raw mut (*record).rest).cast() };
-    usize::from(skb::copy(to, CONNTRACK_BYTES as u32, from))
+    usize::from(skb::copy(rest, CONNTRACK_BYTES as u32, from))
 }
 
 /// Device and namespace; and where they are known, the sender or the place of the drop, as a
@@ -212,9 +233,13 @@ fn fill_conntrack(record: *mut Record, conntrack: u64) -> usize {
 /// While a packet is in its socket's own namespace and on its way out, the current task is the
 /// sender. A request or time-wait socket is not a full socket (`sk_fullsock`, include/net/sock.h):
 /// nobody in particular sends its packets.
+///
+/// # Safety
+/// As [`fill`].
 #[inline(always)]
-fn fill_place<const DIRECT: bool>(
-    record: *mut Record,
+unsafe fn fill_place<const DIRECT: bool>(
+    packet: *mut Packet,
+    rest: *mut u8,
     before: usize,
     seen: &Seen,
     skb: Skb<DIRECT>,
@@ -244,16 +269,14 @@ fn fill_place<const DIRECT: bool>(
             }
         }
     }
-    // SAFETY: as in `fill`; `rest` begins and the tuples end on a multiple of eight.
+    // SAFETY: the caller's; `rest` begins and the tuples end on a multiple of eight.
     unsafe {
-        (*record).packet.netns = netns.1;
-        (*record).packet.ifindex = ifindex;
+        (*packet).netns = netns.1;
+        (*packet).ifindex = ifindex;
         if owner == 0 && seen.place != place::DROPPED {
             return 0;
         }
-        let origin = (&raw mut (*record).rest)
-            .cast::<u8>()
-            .add(before * CONNTRACK_BYTES);
+        let origin = rest.add(before * CONNTRACK_BYTES);
         #[expect(clippy::cast_ptr_alignment, reason = "aligned, as said above")]
         let origin = origin.cast::<Origin>();
         (*origin).sock = owner;

@@ -43,6 +43,7 @@ impl Scene {
             headers: Bytes::new(),
             payload: Bytes::new(),
             payload_len: 30,
+            again: false,
             unreadable: false,
             tunnel: None,
         };

@@ -1,0 +1,124 @@
+//! The further places of a packet, which follow its record.
+
+use std::{
+    mem::offset_of,
+    net::{IpAddr, SocketAddr},
+};
+
+use tracer_ebpf::record::{self, BEGINNING, CONNTRACK_BYTES, kind, part, pass};
+
+use crate::model::{Flow, KtimeNs};
+
+/// How many further places a record, if it is a packet's, tells of.
+pub(in crate::probes) fn passes(record: &[u8]) -> usize {
+    let is_packet = tracer_ebpf::read::<u32>(record) == Some(kind::PACKET);
+    let passes = record.get(offset_of!(record::Packet, passes));
+    passes
+        .filter(|_| is_packet)
+        .map_or(0, |passes| usize::from(*passes))
+}
+
+/// The further places of a packet's record, in turn.
+pub(super) struct Passes<'a>(&'a [u8]);
+
+/// One of them.
+pub(super) struct Passed<'a> {
+    pub(super) pass: record::Pass,
+    /// Its conntrack entry, where that is first seen there.
+    pub(super) conntrack: Option<&'a [u8]>,
+    /// Its addresses and ports, where it is translated there.
+    pub(super) flow: Option<Flow>,
+}
+
+impl<'a> Passes<'a> {
+    /// `None` when the record is cut short.
+    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
+        let record: record::Packet = tracer_ebpf::read(bytes)?;
+        let parts = [
+            (part::CONNTRACK, CONNTRACK_BYTES),
+            (part::ORIGIN, size_of::<record::Origin>()),
+            (part::OUTER, size_of::<record::Outer>()),
+        ];
+        let named = parts.iter().filter(|(part, _)| record.parts & part != 0);
+        let parts: usize = named.map(|(_, len)| len).sum();
+        let len = size_of_val(&record) + parts + usize::from(record.captured);
+        bytes.get(len.next_multiple_of(8)..).map(Self)
+    }
+
+    /// The next place; `None` when it is cut short.
+    pub(super) fn next(&mut self) -> Option<Passed<'a>> {
+        let pass: record::Pass = tracer_ebpf::read(self.0)?;
+        self.0 = self.0.get(size_of_val(&pass)..)?;
+        let mut conntrack = None;
+        if pass.parts & pass::CONNTRACK != 0 {
+            conntrack = Some(self.part(CONNTRACK_BYTES)?);
+        }
+        let mut turned = None;
+        if pass.parts & pass::TURNED != 0 {
+            turned = Some(flow(self.part(BEGINNING)?)?);
+        }
+        Some(Passed {
+            pass,
+            conntrack,
+            flow: turned,
+        })
+    }
+
+    fn part(&mut self, len: usize) -> Option<&'a [u8]> {
+        let part;
+        (part, self.0) = self.0.split_at_checked(len)?;
+        Some(part)
+    }
+}
+
+/// When a packet was seen at one of its further places, counted from 0.
+pub(in crate::probes) fn passed(record: &[u8], index: usize) -> Option<KtimeNs> {
+    let mut passes = Passes::of(record)?;
+    for _ in 0..index {
+        passes.next()?;
+    }
+    passes.next().map(|passed| KtimeNs(passed.pass.ktime_ns))
+}
+
+/// Source and destination of a UDP datagram that begins so, without options or extensions: RFC 791, section 3.1;
+/// RFC 8200, section 3; RFC 768.
+fn flow(beginning: &[u8]) -> Option<Flow> {
+    let end = |address: usize, port: usize, v6: bool| {
+        let ip = if v6 {
+            IpAddr::from(*beginning.get(address..)?.first_chunk::<16>()?)
+        } else {
+            IpAddr::from(*beginning.get(address..)?.first_chunk::<4>()?)
+        };
+        let port = beginning.get(port..)?.first_chunk()?;
+        Some(SocketAddr::new(ip, u16::from_be_bytes(*port)))
+    };
+    let v6 = beginning.first()? >> 4 == 6;
+    let [src, dst] = if v6 {
+        [(8, 40), (24, 42)]
+    } else {
+        [(12, 20), (16, 22)]
+    };
+    Some(Flow {
+        src: end(src.0, src.1, v6)?,
+        dst: end(dst.0, dst.1, v6)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    #[test]
+    fn of_ipv6_addresses_and_ports_are_read_where_they_stand() {
+        let mut v6 = [0; BEGINNING];
+        v6[0] = 0x60;
+        v6[8..24].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+        v6[24..40].copy_from_slice(&"2001:db8::2".parse::<Ipv6Addr>().unwrap().octets());
+        v6[40..44].copy_from_slice(&[0x9c, 0x40, 0, 53]);
+        let flow = flow(&v6).unwrap();
+        assert_eq!(flow.src, "[2001:db8::1]:40000".parse().unwrap());
+        assert_eq!(flow.dst, "[2001:db8::2]:53".parse().unwrap());
+    }
+}
