@@ -37,7 +37,7 @@ use self::{
     dns::DnsTable,
     inserts::{Counted, Inserts, Suspect, Why},
     message::Peek,
-    nat::Nat,
+    nat::{Ends, Nat},
     once::Once,
     spot::Spot,
     stream::Streams,
@@ -166,6 +166,21 @@ impl Context<'_> {
     }
 }
 
+/// What is known of the datagram at hand, if it is one of DNS, from the place where it was seen last.
+#[derive(Clone, Copy, Debug)]
+struct AtHand {
+    peek: Peek,
+    flow: Flow,
+    ends: Ends,
+}
+
+impl AtHand {
+    /// Whether its ends are the same here: nothing has translated it since.
+    fn holds(&self, packet: &Packet) -> bool {
+        packet.conntrack.is_none() && packet.flow == self.flow
+    }
+}
+
 /// Eats events, yields rows.
 #[derive(Debug)]
 pub struct Correlator {
@@ -177,8 +192,7 @@ pub struct Correlator {
     connections: Connections,
     inserts: Inserts,
     unreadable: Once,
-    /// What the datagram at hand says, if it is one of DNS and was seen at an earlier place.
-    peeked: Option<Peek>,
+    at_hand: Option<AtHand>,
     unplaced: Unplaced,
     losses: Losses,
 }
@@ -194,7 +208,7 @@ impl Correlator {
             connections: Connections::default(),
             inserts: Inserts::default(),
             unreadable: Once::default(),
-            peeked: None,
+            at_hand: None,
             unplaced: Unplaced::default(),
             losses: Losses::default(),
             register: Register {
@@ -280,7 +294,7 @@ impl Correlator {
 
     fn packet(&mut self, packet: &Packet, rows: &mut Vec<Row>) {
         if !packet.again {
-            self.peeked = None;
+            self.at_hand = None;
         }
         // The entry of a packet that is dropped may never have been inserted.
         if let Some(conntrack) = &packet.conntrack
@@ -375,8 +389,9 @@ impl Correlator {
         len: usize,
         rows: &mut Vec<Row>,
     ) {
-        let known = self.peeked.take();
-        let peek = match known.map_or_else(|| Peek::parse(captured, len), Ok) {
+        let known = self.at_hand.take();
+        let peek = known.map_or_else(|| Peek::parse(captured, len), |known| Ok(known.peek));
+        let peek = match peek {
             Ok(peek) => peek,
             Err(malformed) => {
                 let ends = self.nat.ends(protocol, packet);
@@ -391,13 +406,21 @@ impl Correlator {
                 return;
             }
         };
+        let ends = match known {
+            Some(known) if known.holds(packet) => known.ends,
+            _ => self.nat.ends_of_way(protocol, packet, !peek.is_response),
+        };
         // A segment may hold several messages.
-        self.peeked = (protocol == Protocol::Udp).then_some(peek);
+        self.at_hand = (protocol == Protocol::Udp).then_some(AtHand {
+            peek,
+            flow: packet.flow,
+            ends,
+        });
         let mut seen = dns::Seen {
             protocol,
             packet,
             captured,
-            ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
+            ends,
             peek,
             client: None,
         };

@@ -208,7 +208,7 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
     match headers.protocol {
         UDP if on_dns_port(headers) => {
             if seen.place == place::QUEUED && is_dns_port(headers.dport) {
-                remember_server(headers);
+                remember_server(&headers.addresses[1]);
                 // The socket of what is carried by another packet may be that one's.
                 if headers.marks & mark::TUNNELED == 0 {
                     unconnected::asks(skb);
@@ -247,8 +247,7 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
 
 /// Learns where a query that leaves goes, so that its answer is known by address.
 #[inline(always)]
-fn remember_server(headers: &Headers) {
-    let [_, server] = &headers.addresses;
+fn remember_server(server: &[u32; 4]) {
     if !is_dns_server(server) {
         let _ = DNS_SERVERS.insert(server, 1, 0);
     }

@@ -61,6 +61,8 @@ struct Looks {
     each: Vec<Look>,
     /// When they were looked at last.
     looked: KtimeNs,
+    /// When the youngest record that was taken began.
+    youngest: KtimeNs,
     /// Room for a record.
     record: Vec<u8>,
 }
@@ -87,6 +89,7 @@ impl Looks {
         Self {
             each: vec![Look::default(); elements],
             looked: KtimeNs(0),
+            youngest: KtimeNs(0),
             record: Vec::new(),
         }
     }
@@ -107,8 +110,12 @@ impl Looks {
             let settled = version == look.version || end;
             look.version = version;
             if settled && copy(element, version, &mut self.record) {
-                take(&self.record, look.known(&self.record));
-                look.taken = Taken::of(&self.record, version);
+                let Some(taken) = Taken::of(&self.record, version) else {
+                    continue;
+                };
+                take(&self.record, look.known(&taken));
+                self.youngest = self.youngest.max(taken.ktime);
+                look.taken = Some(taken);
             } else {
                 let began = element[RECORD + 1].load(Ordering::Relaxed);
                 // What it had at the last look, and was taken, is not left.
@@ -121,23 +128,24 @@ impl Looks {
     }
 
     fn known(&self, record: &[u8]) -> usize {
-        if Decoder::ktime(record, 0).is_none_or(|ktime| ktime > self.looked) {
+        // Of nearly all records this is enough: processors may be many.
+        if Decoder::ktime(record, 0).is_none_or(|ktime| ktime > self.youngest) {
             return 0;
         }
-        let known = self.each.iter().map(|look| look.known(record));
+        let Some(this) = Taken::of(record, 0) else {
+            return 0;
+        };
+        let known = self.each.iter().map(|look| look.known(&this));
         known.max().unwrap_or(0)
     }
 }
 
 impl Look {
-    /// How many sights of this record were taken out of this element.
-    fn known(&self, record: &[u8]) -> usize {
-        match (self.taken, Taken::of(record, 0)) {
-            (Some(taken), Some(this)) if taken.ktime == this.ktime && taken.skb == this.skb => {
-                taken.sights
-            }
-            _ => 0,
-        }
+    /// How many sights of `this` record were taken out of this element.
+    fn known(&self, this: &Taken) -> usize {
+        let taken = self.taken.as_ref();
+        let same = taken.filter(|taken| taken.ktime == this.ktime && taken.skb == this.skb);
+        same.map_or(0, |taken| taken.sights)
     }
 }
 

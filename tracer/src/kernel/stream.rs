@@ -151,8 +151,13 @@ impl Stream {
     /// Takes what is in the ring and hands over, in order, the facts that are old enough.
     pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
-        // First, for a record that leaves its slot meanwhile is then in the ring.
-        let left = self.look(now, false);
+        // First, for a record that leaves its slot meanwhile is then in the ring. Not while what left one before is in
+        // the ring still, where it would not be known again.
+        let left = if self.behind {
+            None
+        } else {
+            self.look(now, false)
+        };
         let reached = self.fill();
         self.behind = reached.is_some();
         self.fill_paged();

@@ -12,7 +12,7 @@ use aya_ebpf::{
     maps::Array,
 };
 
-use super::{Seen, emit, is_dns_port};
+use super::{Seen, emit, is_dns_port, remember_server};
 use crate::{
     output::{self, config, offset},
     record::{
@@ -173,23 +173,38 @@ unsafe fn copy_beginning(to: *mut Beginning, from: *const Beginning) {
     }
 }
 
-/// Whether a datagram that begins so is from or to a port of DNS; for one that is not any longer it is
-/// decided anew whether it is wanted.
+/// Whether a datagram that was translated, and begins so now, is from or to a port of DNS still; of one that is not any
+/// longer it is decided anew whether it is wanted. Where a query goes now is learnt.
 ///
 /// # Safety
 /// `beginning` is this program's own.
 #[inline(always)]
 unsafe fn is_of_dns(beginning: *const Beginning) -> bool {
     // SAFETY: the caller's.
-    let [first, _, v4, _, _, v6, _] = unsafe { beginning.read() };
-    let [a, b, c, d] = if first.to_ne_bytes()[0] >> 4 == 4 {
-        let [.., a, b, c, d] = v4.to_ne_bytes();
-        [a, b, c, d]
+    let [first, _, w2, w3, w4, w5, _] = unsafe { beginning.read() };
+    let (ports, server) = if first.to_ne_bytes()[0] >> 4 == 4 {
+        let [address, ports] = halves(w2);
+        (ports, skb::v4_mapped(address))
     } else {
-        let [a, b, c, d, ..] = v6.to_ne_bytes();
-        [a, b, c, d]
+        let ([a, b], [c, d]) = (halves(w3), halves(w4));
+        (halves(w5)[0], [a, b, c, d])
     };
-    is_dns_port([a, b]) || is_dns_port([c, d])
+    let [a, b, c, d] = ports.to_ne_bytes();
+    let is_query = is_dns_port([c, d]);
+    if is_query {
+        remember_server(&server);
+    }
+    is_query || is_dns_port([a, b])
+}
+
+/// The two halves of a word, as they follow each other in memory.
+#[inline(always)]
+fn halves(word: u64) -> [u32; 2] {
+    let bytes = word.to_ne_bytes();
+    [
+        u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    ]
 }
 
 /// How far two packets begin alike.
