@@ -56,6 +56,27 @@ fn any_interleaving_of_exchanges_yields_a_row_each() {
     }
 }
 
+/// What is known of a datagram from the place before holds: its payload is not looked at again, as its being left out
+/// shows.
+#[test]
+fn a_datagram_that_is_told_of_again_is_the_one_at_hand() {
+    let rows = |again: bool| {
+        let mut scene = Scene::new();
+        for number in [0, 1, PORTS, 2 * PORTS] {
+            for (place, mut sight) in exchange(number).into_iter().enumerate() {
+                if again && place % 4 > 0 {
+                    sight.0.again = true;
+                    sight.0.payload.clear();
+                }
+                scene.see([sight]);
+            }
+        }
+        assert_eq!(scene.unplaced(), Unplaced::default());
+        format!("{:#?}", scene.rows)
+    };
+    assert_eq!(rows(true), rows(false));
+}
+
 /// Two neighbouring hops, seen by two processors, may come in the wrong order.
 #[test]
 fn hops_that_change_places_are_still_one_exchange() {
