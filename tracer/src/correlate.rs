@@ -174,13 +174,6 @@ struct AtHand {
     ends: Ends,
 }
 
-impl AtHand {
-    /// Whether its ends are the same here: nothing has translated it since.
-    fn holds(&self, packet: &Packet) -> bool {
-        packet.conntrack.is_none() && packet.flow == self.flow
-    }
-}
-
 /// Eats events, yields rows.
 #[derive(Debug)]
 pub struct Correlator {
@@ -389,39 +382,15 @@ impl Correlator {
         len: usize,
         rows: &mut Vec<Row>,
     ) {
-        let known = self.at_hand.take();
-        let peek = known.map_or_else(|| Peek::parse(captured, len), |known| Ok(known.peek));
-        let peek = match peek {
-            Ok(peek) => peek,
-            Err(malformed) => {
-                let ends = self.nat.ends(protocol, packet);
-                // Without conntrack its direction is not known.
-                let ends = (ends.client.min(ends.asked), ends.client.max(ends.asked));
-                if self.unreadable.is_first((protocol, ends, len, captured)) {
-                    match malformed {
-                        message::Malformed::Cut => self.unplaced.cut += 1,
-                        _ => self.unplaced.malformed += 1,
-                    }
-                }
-                return;
-            }
+        let Some(AtHand { peek, ends, .. }) = self.at_hand(protocol, packet, captured, len) else {
+            return;
         };
-        let ends = match known {
-            Some(known) if known.holds(packet) => known.ends,
-            _ => self.nat.ends_of_way(protocol, packet, !peek.is_response),
-        };
-        // A segment may hold several messages.
-        self.at_hand = (protocol == Protocol::Udp).then_some(AtHand {
-            peek,
-            flow: packet.flow,
-            ends,
-        });
         let mut seen = dns::Seen {
             protocol,
             packet,
             captured,
-            ends,
-            peek,
+            ends: *ends,
+            peek: *peek,
             client: None,
         };
         if protocol == Protocol::Tcp {
@@ -429,6 +398,58 @@ impl Correlator {
         }
         let mut context = self.register.open(rows);
         self.dns.message(&seen, &mut self.unplaced, &mut context);
+    }
+
+    /// What is known of a message; `None`, counted, where it cannot be read.
+    fn at_hand(
+        &mut self,
+        protocol: Protocol,
+        packet: &Packet,
+        captured: &[u8],
+        len: usize,
+    ) -> Option<&AtHand> {
+        // A segment may hold several messages.
+        let known = protocol == Protocol::Udp && packet.again && self.at_hand.is_some();
+        if !known {
+            let peek = match Peek::parse(captured, len) {
+                Ok(peek) => peek,
+                Err(malformed) => {
+                    self.unreadable(protocol, packet, captured, len, malformed);
+                    return None;
+                }
+            };
+            let flow = packet.flow;
+            let ends = self.nat.ends_of_way(protocol, packet, !peek.is_response);
+            return Some(self.at_hand.insert(AtHand { peek, flow, ends }));
+        }
+        let at_hand = self.at_hand.as_mut()?;
+        // They hold until it is translated.
+        if packet.conntrack.is_some() || packet.flow != at_hand.flow {
+            let forward = !at_hand.peek.is_response;
+            at_hand.flow = packet.flow;
+            at_hand.ends = self.nat.ends_of_way(protocol, packet, forward);
+        }
+        Some(at_hand)
+    }
+
+    /// Counts a message that cannot be read, once for all places that it passes.
+    fn unreadable(
+        &mut self,
+        protocol: Protocol,
+        packet: &Packet,
+        captured: &[u8],
+        len: usize,
+        malformed: message::Malformed,
+    ) {
+        let ends = self.nat.ends(protocol, packet);
+        // Without conntrack its direction is not known.
+        let ends = (ends.client.min(ends.asked), ends.client.max(ends.asked));
+        if self.unreadable.is_first((protocol, ends, len, captured)) {
+            match malformed {
+                message::Malformed::Cut => self.unplaced.cut += 1,
+                _ => self.unplaced.malformed += 1,
+            }
+        }
     }
 
     /// An ICMP error tells of the packet it quotes, unless it is lost on its way.
