@@ -19,7 +19,7 @@ use facts::HOPS;
 use steady::steady;
 use tracer::{
     correlate::{Correlator, Settings, message::Peek},
-    model::{Event, KtimeNs, WallNs},
+    model::{Event, Fact, KtimeNs, WallNs},
 };
 
 /// What is asked.
@@ -40,6 +40,16 @@ fn tick(correlator: &mut Correlator, ktime: KtimeNs, rows: &mut Vec<tracer::mode
     correlator.apply(Event::Tick { ktime, wall }, rows);
 }
 
+/// Facts as a packet's record tells them, one place after the other.
+fn in_turn(mut facts: [Fact; HOPS]) -> [Fact; HOPS] {
+    for (place, fact) in facts.iter_mut().enumerate() {
+        if let Fact::Packet(packet) = fact {
+            packet.again = place % (HOPS / 2) > 0;
+        }
+    }
+    facts
+}
+
 /// Nanoseconds for one fact of a steady stream, the making of the facts apart; and the most
 /// queries that were followed at once.
 fn stream() -> (f64, usize) {
@@ -52,7 +62,7 @@ fn stream() -> (f64, usize) {
     while number < u64::from(EXCHANGES) {
         facts.clear();
         for _ in 0..each_tick {
-            facts.push(steady(number, PORTS, NAME).facts(now));
+            facts.push(in_turn(steady(number, PORTS, NAME).facts(now)));
             now = now.plus(PERIOD);
             number += 1;
         }

@@ -43,7 +43,7 @@ use self::{
     stream::Streams,
 };
 use crate::model::{
-    Event, Fact, Flow, KtimeNs, Losses, Packet, Place, Protocol, Row, Transport, WallNs,
+    Event, Fact, Flow, KtimeNs, Losses, Packet, Place, Protocol, Row, SkbId, Transport, WallNs,
     drops::DropNames, fact::TcpFlags, trace::Unplaced,
 };
 
@@ -169,6 +169,7 @@ impl Context<'_> {
 /// What is known of the datagram at hand, if it is one of DNS, from the place where it was seen last.
 #[derive(Clone, Copy, Debug)]
 struct AtHand {
+    skb: SkbId,
     peek: Peek,
     flow: Flow,
     ends: Ends,
@@ -409,8 +410,8 @@ impl Correlator {
         len: usize,
     ) -> Option<&AtHand> {
         // A segment may hold several messages.
-        let known = protocol == Protocol::Udp && packet.again && self.at_hand.is_some();
-        if !known {
+        let known = self.at_hand.as_ref().map(|at_hand| at_hand.skb);
+        if !packet.again || protocol != Protocol::Udp || known != Some(packet.skb) {
             let peek = match Peek::parse(captured, len) {
                 Ok(peek) => peek,
                 Err(malformed) => {
@@ -418,9 +419,12 @@ impl Correlator {
                     return None;
                 }
             };
-            let flow = packet.flow;
-            let ends = self.nat.ends_of_way(protocol, packet, !peek.is_response);
-            return Some(self.at_hand.insert(AtHand { peek, flow, ends }));
+            return Some(self.at_hand.insert(AtHand {
+                skb: packet.skb,
+                peek,
+                flow: packet.flow,
+                ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
+            }));
         }
         let at_hand = self.at_hand.as_mut()?;
         // They hold until it is translated.

@@ -31,7 +31,8 @@ pub mod tcp;
 use std::ops::Range;
 
 use bytes::Bytes;
-use tracer_ebpf::record::{KTIME_AT, kind};
+use smallvec::SmallVec;
+use tracer_ebpf::record::{KTIME_AT, PASSES, kind};
 
 use crate::model::{Fact, KtimeNs};
 
@@ -136,6 +137,9 @@ pub const ALL: &[Probe] = &[
     conntrack::FULL,
 ];
 
+/// When the facts that a record tells were seen, in turn.
+pub type Times = SmallVec<[KtimeNs; 1 + PASSES as usize]>;
+
 /// Makes facts of records.
 #[derive(Debug)]
 pub struct Decoder {
@@ -150,17 +154,21 @@ impl Decoder {
         }
     }
 
-    /// How many facts a record tells, if it is not cut short: a packet's one at each place that it passed.
-    pub fn sights(record: &[u8]) -> usize {
-        1 + packet::passes(record)
+    /// When a record's first fact was seen; `None` when the record is cut short.
+    pub fn ktime(record: &[u8]) -> Option<KtimeNs> {
+        tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs)
     }
 
-    /// When one of them was seen; `None` when the record is cut short.
-    pub fn ktime(record: &[u8], sight: usize) -> Option<KtimeNs> {
-        match sight.checked_sub(1) {
-            None => tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs),
-            Some(pass) => packet::passed(record, pass),
+    /// When each of a record's facts was seen: a packet's at each place that it passed. None when the record is cut
+    /// short.
+    pub fn times(record: &[u8]) -> Times {
+        let mut times = Times::new();
+        times.extend(Self::ktime(record));
+        let is_packet = tracer_ebpf::read::<u32>(record) == Some(kind::PACKET);
+        if is_packet && packet::times(record, &mut times).is_none() {
+            times.clear();
         }
+        times
     }
 
     /// Hands `take` those `sights` of the facts that a record tells; `None` when it is no record that this binary knows.

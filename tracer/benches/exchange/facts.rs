@@ -115,7 +115,7 @@ impl Exchange<'_> {
                 headers: Bytes::new(),
                 payload: payload.clone(),
                 payload_len: u32::try_from(payload.len()).unwrap_or_default(),
-                again: at % (HOPS / 2) != 1,
+                again: false,
                 unreadable: false,
                 tunnel: None,
             })

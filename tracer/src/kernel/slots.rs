@@ -117,9 +117,10 @@ impl Looks {
                 self.youngest = self.youngest.max(taken.ktime);
                 look.taken = Some(taken);
             } else {
-                let began = element[RECORD + 1].load(Ordering::Relaxed);
-                // What it had at the last look, and was taken, is not left.
-                let since = self.looked.max(KtimeNs(began));
+                let began = KtimeNs(element[RECORD + 1].load(Ordering::Relaxed));
+                // Of a record that was taken, only what came since the last look is left.
+                let taken = look.taken.is_some_and(|taken| taken.ktime == began);
+                let since = if taken { self.looked } else { began };
                 left = Some(left.map_or(since, |left| left.min(since)));
             }
         }
@@ -129,7 +130,7 @@ impl Looks {
 
     fn known(&self, record: &[u8]) -> usize {
         // Of nearly all records this is enough: processors may be many.
-        if Decoder::ktime(record, 0).is_none_or(|ktime| ktime > self.youngest) {
+        if Decoder::ktime(record).is_none_or(|ktime| ktime > self.youngest) {
             return 0;
         }
         let Some(this) = Taken::of(record, 0) else {
@@ -155,7 +156,7 @@ impl Taken {
         Some(Self {
             ktime: KtimeNs(packet.ktime_ns),
             skb: packet.skb,
-            sights: Decoder::sights(record),
+            sights: Decoder::times(record).len(),
             version,
         })
     }
@@ -220,7 +221,7 @@ impl Drop for Mapped {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::mem::offset_of;
 
     use tracer_ebpf::record::{Packet, Pass, kind};
@@ -243,22 +244,24 @@ mod tests {
             self.set(0, version.to_ne_bytes());
         }
 
-        /// A record of a packet seen at these times.
         fn record(&mut self, ktimes: &[u64]) {
-            let passes = &ktimes[1..];
-            self.set(HELD_RECORD, kind::PACKET.to_ne_bytes());
-            self.set(HELD_RECORD + 8, ktimes[0].to_ne_bytes());
-            self.set(
-                HELD_RECORD + offset_of!(Packet, passes),
-                [u8::try_from(passes.len()).unwrap()],
-            );
-            let first = HELD_RECORD + size_of::<Packet>();
-            for (index, ktime) in passes.iter().enumerate() {
-                self.set(first + index * size_of::<Pass>(), ktime.to_ne_bytes());
-            }
-            let len = size_of::<Packet>() + size_of_val(passes) * 3;
-            self.set(8, u32::try_from(len).unwrap().to_ne_bytes());
+            let record = record(ktimes);
+            self.0[HELD_RECORD..HELD_RECORD + record.len()].copy_from_slice(&record);
+            self.set(8, u32::try_from(record.len()).unwrap().to_ne_bytes());
         }
+    }
+
+    /// The record of a packet seen at these times.
+    pub(in super::super) fn record(ktimes: &[u64]) -> Vec<u8> {
+        let mut record = vec![0; size_of::<Packet>()];
+        record[..4].copy_from_slice(&kind::PACKET.to_ne_bytes());
+        record[8..16].copy_from_slice(&ktimes[0].to_ne_bytes());
+        record[offset_of!(Packet, passes)] = u8::try_from(ktimes.len() - 1).unwrap();
+        for ktime in &ktimes[1..] {
+            record.extend(ktime.to_ne_bytes());
+            record.resize(record.len() + size_of::<Pass>() - 8, 0);
+        }
+        record
     }
 
     /// Looks as the reader does; what is taken, as the times of the sights that were not known.
@@ -274,8 +277,7 @@ mod tests {
             let left = self
                 .0
                 .look(&words, KtimeNs(now), end, &mut |record, known| {
-                    let sights = known..Decoder::sights(record);
-                    times.extend(sights.map(|sight| Decoder::ktime(record, sight).unwrap().0));
+                    times.extend(Decoder::times(record)[known..].iter().map(|time| time.0));
                 });
             (times, left.map(|left| left.0))
         }
@@ -328,9 +330,20 @@ mod tests {
         element.record(&[15]);
         element.version(3);
         assert_eq!(reader.look(&element, 20, false), (vec![], Some(15)));
-        assert_eq!(reader.look(&element, 30, true), (vec![], Some(20)));
+        assert_eq!(reader.look(&element, 30, true), (vec![], Some(15)));
         element.version(4);
         assert_eq!(reader.look(&element, 40, true), (vec![15], None));
+    }
+
+    #[test]
+    fn what_changes_again_before_it_is_taken_is_left_from_its_beginning_on() {
+        let (mut element, mut reader) = (Element::new(), reader());
+        element.record(&[15]);
+        for (version, now) in [(2, 20), (4, 30), (6, 40)] {
+            element.version(version);
+            assert_eq!(reader.look(&element, now, false), (vec![], Some(15)));
+        }
+        assert_eq!(reader.look(&element, 50, false), (vec![15], None));
     }
 
     #[test]

@@ -254,25 +254,23 @@ impl Held {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(tail);
-        let record = &self.bytes[at..];
-        let (len, sights) = (record.len(), Decoder::sights(record));
-        let Some(last) = Decoder::ktime(record, sights - 1) else {
+        let times = Decoder::times(&self.bytes[at..]);
+        let Some(last) = times.last().copied() else {
             self.bytes.truncate(at);
             return None;
         };
+        let len = self.bytes.len() - at;
         let mut from = known;
-        while from < sights {
-            let record = &self.bytes[at..];
-            let ktime = Decoder::ktime(record, from)?;
-            let is_later = |sight: &usize| {
-                Decoder::ktime(record, *sight).is_none_or(|later| later - ktime > TOGETHER)
-            };
-            let to = (from + 1..sights).find(is_later).unwrap_or(sights);
+        while let Some(ktime) = times.get(from).copied() {
+            let mut rest = times[from..].iter();
+            let together = rest.position(|later| *later - ktime > TOGETHER);
+            let to = together.map_or(times.len(), |together| from + together);
+            let sights = from..to;
             self.place(Turn {
                 ktime,
                 at,
                 len,
-                sights: from..to,
+                sights,
             });
             from = to;
         }
@@ -330,4 +328,61 @@ fn open_paged(map: Map, ring_bytes: u32) -> Result<Vec<PerfEventArrayBuffer<MapD
         }
     };
     cpus.into_iter().map(&mut open).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::slots::tests::record, *};
+
+    /// The turns in their order, as time and sights.
+    fn turns(records: &[(&[u64], usize)]) -> Vec<(u64, Range<usize>)> {
+        let mut held = Held::default();
+        for (ktimes, known) in records {
+            held.add(&record(ktimes), &[], *known).unwrap();
+        }
+        let turns = held.turns.iter();
+        turns
+            .map(|turn| (turn.ktime.0, turn.sights.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn places_that_follow_closely_are_one_turn_and_others_come_when_they_were_seen() {
+        let late = 2_000_000;
+        let packet = [1_000, 3_000, 90_000, late, late + 1_000];
+        let other = [500_000];
+        assert_eq!(
+            turns(&[(&packet, 0), (&other, 0)]),
+            [(1_000, 0..3), (500_000, 0..1), (late, 3..5)]
+        );
+    }
+
+    #[test]
+    fn what_is_known_of_a_record_is_passed_over() {
+        assert_eq!(turns(&[(&[1_000, 3_000, 5_000], 2)]), [(5_000, 2..3)]);
+        assert_eq!(turns(&[(&[1_000, 3_000], 2)]), []);
+    }
+
+    #[test]
+    fn a_record_that_stays_behind_is_whole_in_the_next_batch() {
+        let mut held = Held::default();
+        held.add(&record(&[1_000]), &[], 0);
+        let late = record(&[3_000, 900_000]);
+        held.add(&late, &[], 0);
+        let (batch, ripe) = held.split(KtimeNs(3_000));
+        assert_eq!(ripe.len(), 2);
+        held.reuse(batch, ripe);
+        let (batch, ripe) = held.split(KtimeNs(u64::MAX));
+        let [turn] = &ripe[..] else { panic!() };
+        assert_eq!(batch[turn.at..turn.at + turn.len], late);
+        assert_eq!((turn.ktime, turn.sights.clone()), (KtimeNs(900_000), 1..2));
+    }
+
+    #[test]
+    fn a_record_cut_short_takes_no_turn() {
+        let mut held = Held::default();
+        let whole = record(&[1_000, 3_000]);
+        assert_eq!(held.add(&whole[..whole.len() - 1], &[], 0), None);
+        assert!(held.turns.is_empty() && held.bytes.is_empty());
+    }
 }

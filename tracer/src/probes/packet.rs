@@ -13,8 +13,8 @@ use tracer_ebpf::{
     record::{self, BEFORE_TUPLES, CONNTRACK_BYTES, TUPLE_HASH, mark, part, pass, place, tunnel},
 };
 
+pub(super) use self::passes::times;
 use self::passes::{Passed, Passes};
-pub(super) use self::passes::{passed, passes};
 use super::drop;
 use crate::model::{
     CgroupId, Comm, Conntrack, Fact, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender,
@@ -306,6 +306,7 @@ mod tests {
     use tracer_ebpf::record::{BEGINNING, kind};
 
     use super::*;
+    use crate::probes::Decoder;
 
     fn layout() -> TupleLayout {
         TupleLayout {
@@ -424,8 +425,7 @@ mod tests {
     #[test]
     fn at_a_further_place_a_packet_has_what_it_had_but_place_and_time() {
         let bytes = passing(&[(9, place::RECEIVED, 0, &[])]);
-        assert_eq!(passes(&bytes), 1);
-        assert_eq!(passed(&bytes, 0), Some(KtimeNs(77)));
+        assert_eq!(Decoder::times(&bytes)[..], [KtimeNs(0), KtimeNs(77)]);
         let (first, further) = (at(&bytes, 0).unwrap(), at(&bytes, 1).unwrap());
         assert_eq!((first.ktime, first.netns), (KtimeNs(0), NetnsInode(0)));
         assert_eq!((further.ktime, further.netns), (KtimeNs(77), NetnsInode(9)));
@@ -473,8 +473,12 @@ mod tests {
         assert_eq!(queued.flow.src, "10.244.0.11:40000".parse().unwrap());
         assert_eq!(queued.flow.dst, "10.244.0.21:53".parse().unwrap());
         assert_eq!((there.flow, there.conntrack), (queued.flow, None));
-        assert_eq!(passed(&bytes, 2), Some(KtimeNs(79)));
+        assert_eq!(Decoder::times(&bytes)[3], KtimeNs(79));
         for len in 0..bytes.len() {
+            assert!(
+                Decoder::times(&bytes[..len]).is_empty(),
+                "cut short at {len}"
+            );
             assert!(at(&bytes[..len], 3).is_none(), "cut short at {len}");
         }
     }

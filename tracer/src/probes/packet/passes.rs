@@ -5,18 +5,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use tracer_ebpf::record::{self, BEGINNING, CONNTRACK_BYTES, kind, part, pass};
+use tracer_ebpf::record::{self, BEGINNING, CONNTRACK_BYTES, part, pass};
 
-use crate::model::{Flow, KtimeNs};
-
-/// How many further places a record, if it is a packet's, tells of.
-pub(in crate::probes) fn passes(record: &[u8]) -> usize {
-    let is_packet = tracer_ebpf::read::<u32>(record) == Some(kind::PACKET);
-    let passes = record.get(offset_of!(record::Packet, passes));
-    passes
-        .filter(|_| is_packet)
-        .map_or(0, |passes| usize::from(*passes))
-}
+use crate::{
+    model::{Flow, KtimeNs},
+    probes::Times,
+};
 
 /// The further places of a packet's record, in turn.
 pub(super) struct Passes<'a>(&'a [u8]);
@@ -71,13 +65,16 @@ impl<'a> Passes<'a> {
     }
 }
 
-/// When a packet was seen at one of its further places, counted from 0.
-pub(in crate::probes) fn passed(record: &[u8], index: usize) -> Option<KtimeNs> {
-    let mut passes = Passes::of(record)?;
-    for _ in 0..index {
-        passes.next()?;
+/// Adds to `times` when a packet was seen at its further places; `None` when its record is cut short.
+pub(in crate::probes) fn times(record: &[u8], times: &mut Times) -> Option<()> {
+    let number = *record.get(offset_of!(record::Packet, passes))?;
+    if number > 0 {
+        let mut passes = Passes::of(record)?;
+        for _ in 0..number {
+            times.push(KtimeNs(passes.next()?.pass.ktime_ns));
+        }
     }
-    passes.next().map(|passed| KtimeNs(passed.pass.ktime_ns))
+    Some(())
 }
 
 /// Source and destination of a UDP datagram that begins so, without options or extensions: RFC 791, section 3.1;
