@@ -409,9 +409,9 @@ impl Correlator {
         captured: &[u8],
         len: usize,
     ) -> Option<&AtHand> {
-        // A segment may hold several messages.
         let known = self.at_hand.as_ref().map(|at_hand| at_hand.skb);
-        if !packet.again || protocol != Protocol::Udp || known != Some(packet.skb) {
+        // A segment may hold several messages.
+        if protocol != Protocol::Udp || known != Some(packet.skb) {
             let peek = match Peek::parse(captured, len) {
                 Ok(peek) => peek,
                 Err(malformed) => {

@@ -159,8 +159,8 @@ impl Decoder {
         tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs)
     }
 
-    /// When each of a record's facts was seen: a packet's at each place that it passed. None when the record is cut
-    /// short.
+    /// When each of a record's facts was seen: a packet's at each place that it passed. Empty when the record is
+    /// cut short.
     pub fn times(record: &[u8]) -> Times {
         let mut times = Times::new();
         times.extend(Self::ktime(record));

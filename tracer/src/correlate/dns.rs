@@ -185,9 +185,7 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
-        if context.rows.len() > before {
-            self.made(before, context);
-        }
+        self.made(before, context);
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
@@ -484,9 +482,12 @@ impl DnsTable {
             .max_by_key(|attempt| attempt.serial)
     }
 
-    /// Rows may be new since `before`: they are told what their servers asked others, and tries that
+    /// Rows are new since `before`: they are told what their servers asked others, and tries that
     /// they end need not be remembered much longer.
     fn made(&mut self, before: usize, context: &mut Context<'_>) {
+        if context.rows.len() == before {
+            return;
+        }
         self.explain(before, context);
         let now = context.clocks.ktime;
         for row in context.rows.get(before..).unwrap_or_default() {

@@ -71,18 +71,20 @@ struct Looks {
 #[derive(Clone, Copy, Debug, Default)]
 struct Look {
     version: u64,
+    /// All that lay there is taken.
+    is_taken: bool,
     taken: Option<Taken>,
 }
 
 /// A record that was taken out of its element, and which the programs will hand over once more.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    ktime: KtimeNs,
-    skb: u64,
+    packet: Which,
     sights: usize,
-    /// Of the element at that time.
-    version: u64,
 }
+
+/// By what a packet's record is known again: when the packet was first seen, and its skb.
+type Which = (KtimeNs, u64);
 
 impl Looks {
     fn new(elements: usize) -> Self {
@@ -104,22 +106,24 @@ impl Looks {
         let mut left: Option<KtimeNs> = None;
         for (look, element) in self.each.iter_mut().zip(words.chunks_exact(WORDS)) {
             let version = element[0].load(Ordering::Acquire);
-            if version == 0 || look.taken.is_some_and(|taken| taken.version == version) {
+            let is_same = version == look.version;
+            if version == 0 || is_same && look.is_taken {
                 continue;
             }
-            let settled = version == look.version || end;
             look.version = version;
-            if settled && copy(element, version, &mut self.record) {
-                let Some(taken) = Taken::of(&self.record, version) else {
+            look.is_taken = (is_same || end) && copy(element, version, &mut self.record);
+            if look.is_taken {
+                let Some(packet) = which(&self.record) else {
                     continue;
                 };
-                take(&self.record, look.known(&taken));
-                self.youngest = self.youngest.max(taken.ktime);
-                look.taken = Some(taken);
+                take(&self.record, look.known(packet));
+                self.youngest = self.youngest.max(packet.0);
+                let sights = Decoder::times(&self.record).len();
+                look.taken = Some(Taken { packet, sights });
             } else {
                 let began = KtimeNs(element[RECORD + 1].load(Ordering::Relaxed));
                 // Of a record that was taken, only what came since the last look is left.
-                let taken = look.taken.is_some_and(|taken| taken.ktime == began);
+                let taken = look.taken.is_some_and(|taken| taken.packet.0 == began);
                 let since = if taken { self.looked } else { began };
                 left = Some(left.map_or(since, |left| left.min(since)));
             }
@@ -133,33 +137,26 @@ impl Looks {
         if Decoder::ktime(record).is_none_or(|ktime| ktime > self.youngest) {
             return 0;
         }
-        let Some(this) = Taken::of(record, 0) else {
+        let Some(packet) = which(record) else {
             return 0;
         };
-        let known = self.each.iter().map(|look| look.known(&this));
+        let known = self.each.iter().map(|look| look.known(packet));
         known.max().unwrap_or(0)
     }
 }
 
 impl Look {
-    /// How many sights of `this` record were taken out of this element.
-    fn known(&self, this: &Taken) -> usize {
-        let taken = self.taken.as_ref();
-        let same = taken.filter(|taken| taken.ktime == this.ktime && taken.skb == this.skb);
+    /// How many sights of this packet's record were taken out of this element.
+    fn known(&self, packet: Which) -> usize {
+        let same = self.taken.filter(|taken| taken.packet == packet);
         same.map_or(0, |taken| taken.sights)
     }
 }
 
-impl Taken {
-    fn of(record: &[u8], version: u64) -> Option<Self> {
-        let packet: tracer_ebpf::record::Packet = tracer_ebpf::read(record)?;
-        Some(Self {
-            ktime: KtimeNs(packet.ktime_ns),
-            skb: packet.skb,
-            sights: Decoder::times(record).len(),
-            version,
-        })
-    }
+/// `None` when the record is cut short.
+fn which(record: &[u8]) -> Option<Which> {
+    let packet: tracer_ebpf::record::Packet = tracer_ebpf::read(record)?;
+    Some((KtimeNs(packet.ktime_ns), packet.skb))
 }
 
 /// Copies the record of an element; false where it changes meanwhile.
@@ -288,13 +285,22 @@ pub(super) mod tests {
         }
     }
 
-    fn reader() -> Reader {
-        Reader(Looks::new(1))
+    /// An element without a record, and nobody has looked at it yet.
+    fn empty() -> (Element, Reader) {
+        (Element::new(), Reader(Looks::new(1)))
+    }
+
+    /// One where a record lies.
+    fn lying() -> (Element, Reader) {
+        let (mut element, reader) = empty();
+        element.record(&[15]);
+        element.version(2);
+        (element, reader)
     }
 
     #[test]
     fn what_has_not_changed_since_the_last_look_is_taken_once() {
-        let (mut element, mut reader) = (Element::new(), reader());
+        let (mut element, mut reader) = empty();
         assert_eq!(
             reader.look(&element, 10, false),
             (vec![], None),
@@ -311,9 +317,7 @@ pub(super) mod tests {
 
     #[test]
     fn of_a_record_that_was_taken_only_further_places_are_new() {
-        let (mut element, mut reader) = (Element::new(), reader());
-        element.record(&[15]);
-        element.version(2);
+        let (mut element, mut reader) = lying();
         reader.look(&element, 20, false);
         reader.look(&element, 30, false);
         element.record(&[15, 35]);
@@ -326,8 +330,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_being_written_is_left() {
-        let (mut element, mut reader) = (Element::new(), reader());
-        element.record(&[15]);
+        let (mut element, mut reader) = lying();
         element.version(3);
         assert_eq!(reader.look(&element, 20, false), (vec![], Some(15)));
         assert_eq!(reader.look(&element, 30, true), (vec![], Some(15)));
@@ -337,8 +340,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_changes_again_before_it_is_taken_is_left_from_its_beginning_on() {
-        let (mut element, mut reader) = (Element::new(), reader());
-        element.record(&[15]);
+        let (mut element, mut reader) = lying();
         for (version, now) in [(2, 20), (4, 30), (6, 40)] {
             element.version(version);
             assert_eq!(reader.look(&element, now, false), (vec![], Some(15)));
@@ -348,9 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn another_packet_with_the_same_memory_is_not_known() {
-        let (mut element, mut reader) = (Element::new(), reader());
-        element.record(&[15]);
-        element.version(2);
+        let (mut element, mut reader) = lying();
         reader.look(&element, 20, true);
         element.record(&[25]);
         assert_eq!(reader.known(&element), 0);

@@ -162,8 +162,11 @@ impl Stream {
         self.behind = reached.is_some();
         self.fill_paged();
         // What comes after the last record read may be in the ring still, however old it is.
-        let known = [Some(now), reached, left].into_iter().flatten().min();
-        self.until = known.map_or(self.until, |known| known.max(self.until));
+        let known = [reached, left]
+            .into_iter()
+            .flatten()
+            .fold(now, KtimeNs::min);
+        self.until = self.until.max(known);
         let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
         self.release(KtimeNs(self.until.0.saturating_sub(hold)), take);
         Drained {

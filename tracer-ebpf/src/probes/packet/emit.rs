@@ -136,6 +136,7 @@ pub(super) fn emit_paged<const DIRECT: bool>(
     }
 }
 
+/// Fills in all but what concerns the payload; returns the bytes that the parts take.
 #[inline(always)]
 fn fill_record<const DIRECT: bool>(
     record: *mut Record,

@@ -302,7 +302,7 @@ pub(super) fn takes<const DIRECT: bool>(
     if config!(headers) != 0
         || headers.protocol != UDP
         || headers.marks != 0
-        || !(is_plain(headers.payload_offset, first))
+        || !is_plain(headers.payload_offset, first)
         || !matches!(seen.place, place::QUEUED | place::RECEIVED)
         || len > HELD_LIMIT as u32
         || headers.bounds.linear_from(start) < len
