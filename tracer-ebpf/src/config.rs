@@ -71,6 +71,8 @@ abi! {
         pub pad: u8,
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
+        /// Chunks of each processor's lane, a power of two.
+        pub lane_chunks: u32,
     }
 }
 
@@ -207,6 +209,7 @@ impl Config {
         paths: 0,
         pad: 0,
         wake_at: 0,
+        lane_chunks: 0,
     };
 }
 

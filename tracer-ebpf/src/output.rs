@@ -99,6 +99,14 @@ fn wake() -> u64 {
     })
 }
 
+/// Wakes the reader though there is nothing for it in the ring.
+#[inline(always)]
+pub(crate) fn wake_reader() {
+    if let Some(entry) = RECORDS.reserve::<u64>(0) {
+        entry.discard(u64::from(BPF_RB_FORCE_WAKEUP));
+    }
+}
+
 /// Counts a record for which there was no room.
 #[inline(always)]
 pub(crate) fn ring_full(program: u32) {

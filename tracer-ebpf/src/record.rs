@@ -182,10 +182,8 @@ abi! {
         pub marks: u8,
         /// Bits of [`part`]: what follows.
         pub parts: u8,
-        /// How many [`Pass`] follow the captured bytes, from a multiple of eight on.
-        pub passes: u8,
         /// Zero.
-        pub pad: [u8; 4],
+        pub pad: [u8; 5],
         /// Where among them the IP header begins; at `skip` where it was not copied.
         pub network: u16,
     }
@@ -219,10 +217,10 @@ pub mod pass {
     pub const SAME_CONNTRACK: u8 = 4;
 }
 
-/// Most bytes of payload of a packet whose record is held; one less than a power of two, for the verifier.
-pub const HELD_LIMIT: usize = 511;
+/// Most bytes of payload of a packet whose record is laid in a [`Lane`]; one less than a power of two, for the verifier.
+pub const LANE_LIMIT: usize = 511;
 /// Most [`Pass`] of one record.
-pub const PASSES: u8 = 8;
+pub const PASSES: u32 = 8;
 /// Bytes by which a packet is known again: the IP header, and UDP's and DNS's as far as they follow.
 pub const BEGINNING: usize = 56;
 /// Most bytes from where parts begin to where a pass does; all bits but the lowest three, for the verifier.
@@ -231,36 +229,75 @@ pub const PASS_AT: usize = 0x7f8;
 const PASS: usize = size_of::<Pass>() + CONNTRACK_BYTES + BEGINNING;
 
 abi! {
-    /// The last record of a processor, which waits there for its packet's next place: an element of the map `HELD`,
-    /// which user space reads too.
-    pub struct Held {
-        /// Grows by one before each change and by one after it; odd meanwhile, 0 before the first.
-        pub version: u64,
-        /// Bytes of the record, of which the packet is the first.
-        pub len: u32,
-        /// Records before it, modulo 2^32.
-        pub count: u32,
-        /// Address of the packet's `struct sk_buff`; 0 when it will pass no further place.
+    /// A processor's own buffer of records, which it writes and user space reads without either waiting for the other:
+    /// an element of the map `LANES`. Its memory is [`Chunk`]s, used in turn; a place in it is told in bytes since the
+    /// beginning, `at`, from [`CHUNK`] on.
+    ///
+    /// Records follow each other as [`Laid`], each from a multiple of eight on. One whose predecessor reaches beyond
+    /// its chunk begins the next.
+    pub struct Lane {
+        /// 1 while a program has it: another that interrupts that one is to leave it.
+        pub busy: u64,
+        /// Where the record that was laid last begins; 0 before the first.
+        pub newest: u64,
+        /// Where it ends so far.
+        pub end: u64,
+        /// Address of its packet's `struct sk_buff`; 0 when that will pass no further place.
         pub open: u64,
-        /// Address of its device (`struct net_device`) at its first place.
+        /// Address of the packet's device (`struct net_device`) at its first place.
         pub dev: u64,
         /// Address of the network namespace (`struct net`) where it was received last; 0 where it has left since.
         pub within: u64,
         /// Address of the conntrack entry that was seen last; 0 when there was none.
         pub conntrack: u64,
+        /// Further places that it passed so far.
+        pub passes: u32,
+        /// Zero.
+        pub pad: u32,
         /// What it begins with, from the IP header on.
         pub first: [u64; BEGINNING / 8],
         /// The same of the packet that was looked at last.
         pub next: [u64; BEGINNING / 8],
-        /// The record.
+        /// All before is read, and its room free: written by user space.
+        pub read: u64,
+    }
+}
+
+abi! {
+    /// A record in a [`Lane`]: the packet, its parts and captured bytes; then, from a multiple of eight on, each
+    /// [`Pass`] with its parts. It only grows.
+    pub struct Laid {
+        /// Bytes of it so far, from the packet on.
+        pub len: u64,
+        /// The packet.
         pub packet: Packet,
         /// What follows it.
         pub rest: [u8; PASS_AT + PASS],
     }
 }
 
-/// Where in a [`Held`] the record begins.
-pub const HELD_RECORD: usize = core::mem::offset_of!(Held, packet);
+/// Where in a [`Laid`] the record begins.
+pub const LAID_RECORD: usize = core::mem::offset_of!(Laid, packet);
+
+/// Bytes of a [`Chunk`] where records begin; a power of two.
+pub const CHUNK: u64 = 16_384;
+
+abi! {
+    /// A piece of a [`Lane`]'s memory, with room for a record that begins at its end: an element of the map `CHUNKS`.
+    pub struct Chunk {
+        /// Words, for records are aligned so.
+        pub words: [u64; (CHUNK as usize + size_of::<Laid>()) / 8],
+    }
+}
+
+/// Where the record after one begins, which begins at `at` and ends at `end`.
+pub const fn next_at(at: u64, end: u64) -> u64 {
+    if at / CHUNK == end / CHUNK {
+        end
+    } else {
+        end & !(CHUNK - 1)
+    }
+}
 
 abi! {
     /// Where a packet comes from, or where it ended.

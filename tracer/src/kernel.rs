@@ -5,12 +5,13 @@ mod attach;
 pub mod btf;
 pub mod clock;
 pub mod drops;
-pub mod load;
+mod lanes;
+mod load;
 pub mod offsets;
 mod paged;
 mod privilege;
 mod reasons;
-mod slots;
+
 pub mod sockopt;
 pub mod stream;
 mod trim;

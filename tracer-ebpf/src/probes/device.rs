@@ -97,7 +97,7 @@ fn device<const DIRECT: bool>(
         reason: 0,
         location: 0,
     };
-    if packet::held::goes_on(&seen, skb, ip) {
+    if packet::lane::goes_on(&seen, skb, ip) {
         return;
     }
     if let Err(Skip::Unreadable) = packet::observe(&seen, skb, ip, bounds) {

@@ -2,7 +2,7 @@
 //! in `device` and `drop`; attaches to nothing itself.
 
 mod emit;
-pub(super) mod held;
+pub(super) mod lane;
 mod pages;
 
 use core::hint::black_box;
@@ -172,7 +172,7 @@ fn judge<const DIRECT: bool>(
                 emit_paged(seen, skb, headers, record);
             } else if headers.marks & mark::PORTS_BEHIND != 0 {
                 output::unreadable(seen.program);
-            } else if !held::takes(seen, skb, headers, first) {
+            } else if !lane::lays(seen, skb, headers, first) {
                 emit(seen, skb, headers, record, len);
             }
         }

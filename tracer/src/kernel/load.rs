@@ -20,6 +20,7 @@ use super::{
     Error, Stream,
     attach::{self, Present},
     btf::Btf,
+    lanes::{self, Lanes},
     offsets,
     paged::Paged,
     reasons,
@@ -111,13 +112,16 @@ impl Object {
         let drop_reason = btf.tracepoint("kfree_skb").is_some_and(|args| args >= 3);
         let paged = Paged::of(&btf);
         let (way, pages) = paged.configured();
+        let cpus = nr_cpus().map_err(|(_, source)| Error::Wait(source))?;
         let config = Config {
             paged: way,
+            lane_chunks: lanes::chunks(options.ring_bytes, cpus),
             ..config(options, output, drop_reason)
         };
         let log_level: u8 = if options.log { 0xff } else { 0 };
-        let cpus = nr_cpus().map_err(|(_, source)| Error::Wait(source))?;
-        loader.map_max_entries("HELD", u32::try_from(cpus).unwrap_or(u32::MAX));
+        let lanes = u32::try_from(cpus).unwrap_or(u32::MAX);
+        loader.map_max_entries("LANES", lanes);
+        loader.map_max_entries("CHUNKS", lanes.saturating_mul(config.lane_chunks));
         for map in unused(output) {
             loader.map_max_entries(map, 1);
         }
@@ -177,7 +181,7 @@ impl Object {
 /// Maps that nobody fills: they are made as small as can be.
 fn unused(output: Output) -> &'static [&'static str] {
     if output == Output::DropTables {
-        &["HELD", "TCP_SILENT", "UDP_SEEN", "DNS_SERVERS"]
+        &["LANES", "CHUNKS", "TCP_SILENT", "UDP_SEEN", "DNS_SERVERS"]
     } else {
         &["DROPS_EVEN", "DROPS_ODD"]
     }
@@ -198,14 +202,14 @@ impl Kernel {
         }
         let mut object = Object::open(options, Output::Records, probes::ALL)?;
         let records = object.take_map("RECORDS")?;
-        let slots = object.take_map("HELD")?;
+        let lanes = Lanes::open(object.take_map("LANES")?, object.take_map("CHUNKS")?)?;
         let paged = match object.paged {
             Paged::Perf => Some(object.take_map("PAGED")?),
             Paged::Read(_) | Paged::Not(_) => None,
         };
         let stream = Stream::new(
             records,
-            slots,
+            lanes,
             paged,
             options.ring_bytes,
             Decoder::new(&object.offsets),
@@ -351,6 +355,7 @@ fn config(options: &Options, output: Output, drop_reason: bool) -> Config {
         pad: 0,
         // The reader comes by timer long before, unless there is a burst.
         wake_at: (options.ring_bytes / 2).min(WAKE_AT),
+        lane_chunks: 0,
     }
 }
 

@@ -16,10 +16,10 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{Error, clock, slots::Slots};
+use super::{Error, clock, lanes::Lanes};
 use crate::{
     model::{Fact, KtimeNs, Losses},
-    probes::Decoder,
+    probes::{Decoder, Times},
 };
 
 /// How often the ring is drained when nothing wakes the reader before.
@@ -45,7 +45,7 @@ const TOGETHER: Duration = Duration::from_micros(100);
 /// The records of all probes, as facts in order of time.
 pub struct Stream {
     ring: AsyncFd<Ring>,
-    slots: Slots,
+    lanes: Lanes,
     timer: Interval,
     /// Packets whose payload lies in page fragments, by processor; empty where they come by the ring or not
     /// at all.
@@ -53,8 +53,6 @@ pub struct Stream {
     decoder: Decoder,
     held: Held,
     undecodable: u64,
-    /// More was left in the ring than one batch holds.
-    behind: bool,
     /// Facts up to this moment are handed over.
     until: KtimeNs,
 }
@@ -64,7 +62,7 @@ pub struct Stream {
 struct Held {
     /// All of them, one after the other as they came.
     bytes: BytesMut,
-    /// In order of time.
+    /// As they came, those left from before first.
     turns: Vec<Turn>,
     /// Room of those before them, to be used again.
     spare: (BytesMut, Vec<Turn>),
@@ -101,7 +99,7 @@ impl std::os::fd::AsRawFd for Ring {
 impl Stream {
     pub(super) fn new(
         records: Map,
-        slots: Map,
+        lanes: Lanes,
         paged: Option<Map>,
         ring_bytes: u32,
         decoder: Decoder,
@@ -123,13 +121,12 @@ impl Stream {
         };
         Ok(Self {
             ring,
-            slots: Slots::open(slots)?,
+            lanes,
             timer,
             paged,
             decoder,
             held: Held::default(),
             undecodable: 0,
-            behind: false,
             until: KtimeNs(0),
         })
     }
@@ -148,39 +145,27 @@ impl Stream {
         }
     }
 
-    /// Takes what is in the ring and hands over, in order, the facts that are old enough.
+    /// Takes what is in the ring and in lanes, and hands over, in order, the facts that are old enough.
     pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
-        // First, for a record that leaves its slot meanwhile is then in the ring. Not while what left one before is in
-        // the ring still, where it would not be known again.
-        let left = if self.behind {
-            None
-        } else {
-            self.look(now, false)
-        };
         let reached = self.fill();
-        self.behind = reached.is_some();
         self.fill_paged();
+        self.fill_from_lanes();
         // What comes after the last record read may be in the ring still, however old it is.
-        let known = [reached, left]
-            .into_iter()
-            .flatten()
-            .fold(now, KtimeNs::min);
-        self.until = self.until.max(known);
+        self.until = self.until.max(reached.unwrap_or(now).min(now));
         let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
         self.release(KtimeNs(self.until.0.saturating_sub(hold)), take);
         Drained {
             until: self.until,
-            more: self.behind,
+            more: reached.is_some(),
         }
     }
 
     /// Takes and hands over everything, at the end of a trace.
     pub fn finish(&mut self, take: &mut impl FnMut(&Fact)) {
         while self.fill().is_some() {}
-        self.look(clock::ktime(), true);
-        while self.fill().is_some() {}
         self.fill_paged();
+        self.fill_from_lanes();
         self.release(KtimeNs(u64::MAX), take);
     }
 
@@ -192,20 +177,6 @@ impl Stream {
         }
     }
 
-    /// Takes what lies in slots since the last look, at the `end` all of it. Returns the time before which nothing is
-    /// left there.
-    fn look(&mut self, now: KtimeNs, end: bool) -> Option<KtimeNs> {
-        let Self {
-            slots,
-            held,
-            undecodable,
-            ..
-        } = self;
-        slots.look(now, end, &mut |record, known| {
-            *undecodable += u64::from(held.add(record, &[], known).is_none());
-        })
-    }
-
     /// Takes one batch out of the ring. Returns the time of the last record where more may be
     /// waiting.
     fn fill(&mut self) -> Option<KtimeNs> {
@@ -213,8 +184,8 @@ impl Stream {
         let mut last = KtimeNs(0);
         for _ in 0..BATCH {
             let record = ring.next()?;
-            match self.held.add(&record, &[], self.slots.known(&record)) {
-                Some(ktime) => last = ktime,
+            match self.held.add(&record, &[], 0).last() {
+                Some(ktime) => last = *ktime,
                 None => self.undecodable += 1,
             }
         }
@@ -232,10 +203,24 @@ impl Stream {
         for buffer in paged {
             buffer.for_each(|event| {
                 if let PerfEvent::Sample { head, tail } = event {
-                    *undecodable += u64::from(held.add(head, tail, 0).is_none());
+                    *undecodable += u64::from(held.add(head, tail, 0).is_empty());
                 }
             });
         }
+    }
+
+    fn fill_from_lanes(&mut self) {
+        let Self {
+            lanes,
+            held,
+            undecodable,
+            ..
+        } = self;
+        lanes.read(&mut |record, known| {
+            let sights = held.add(record, &[], known).len();
+            *undecodable += u64::from(sights == 0);
+            sights
+        });
     }
 
     fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(&Fact)) {
@@ -251,17 +236,16 @@ impl Stream {
 }
 
 impl Held {
-    /// Adds a record that comes in two parts, without the sights that are `known`. Returns when it was handed over, as
-    /// far as can be told; `None` where it is cut short.
-    fn add(&mut self, head: &[u8], tail: &[u8], known: usize) -> Option<KtimeNs> {
+    /// Adds a record that comes in two parts, without the sights that are `known`. Returns when all of them were; none
+    /// where it is cut short.
+    fn add(&mut self, head: &[u8], tail: &[u8], known: usize) -> Times {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(tail);
         let times = Decoder::times(&self.bytes[at..]);
-        let Some(last) = times.last().copied() else {
+        if times.is_empty() {
             self.bytes.truncate(at);
-            return None;
-        };
+        }
         let len = self.bytes.len() - at;
         let mut from = known;
         while let Some(ktime) = times.get(from).copied() {
@@ -269,7 +253,7 @@ impl Held {
             let together = rest.position(|later| *later - ktime > TOGETHER);
             let to = together.map_or(times.len(), |together| from + together);
             let sights = from..to;
-            self.place(Turn {
+            self.turns.push(Turn {
                 ktime,
                 at,
                 len,
@@ -277,18 +261,14 @@ impl Held {
             });
             from = to;
         }
-        Some(last)
+        times
     }
 
-    /// Puts a record where its time belongs: nearly always last, else a few places before.
-    fn place(&mut self, turn: Turn) {
-        let turns = &mut self.turns;
-        let after = turns.iter().rposition(|other| other.ktime <= turn.ktime);
-        turns.insert(after.map_or(0, |after| after + 1), turn);
-    }
-
-    /// Takes out the records up to `limit`; the few that are younger stay.
+    /// Takes out the records up to `limit`, in order of time; the few that are younger stay.
+    ///
+    /// They come in order from each processor: to merge such runs is what this sort does best.
     fn split(&mut self, limit: KtimeNs) -> (Bytes, Vec<Turn>) {
+        self.turns.sort_by_key(|turn| turn.ktime);
         let ripe = self.turns.partition_point(|turn| turn.ktime <= limit);
         let (bytes, turns) = std::mem::take(&mut self.spare);
         let batch = std::mem::replace(&mut self.bytes, bytes).freeze();
@@ -335,15 +315,16 @@ fn open_paged(map: Map, ring_bytes: u32) -> Result<Vec<PerfEventArrayBuffer<MapD
 
 #[cfg(test)]
 mod tests {
-    use super::{super::slots::tests::record, *};
+    use super::{super::lanes::tests::record, *};
 
     /// The turns in their order, as time and sights.
     fn turns(records: &[(&[u64], usize)]) -> Vec<(u64, Range<usize>)> {
         let mut held = Held::default();
         for (ktimes, known) in records {
-            held.add(&record(ktimes), &[], *known).unwrap();
+            assert_eq!(held.add(&record(ktimes), &[], *known).len(), ktimes.len());
         }
-        let turns = held.turns.iter();
+        let (_, turns) = held.split(KtimeNs(u64::MAX));
+        let turns = turns.iter();
         turns
             .map(|turn| (turn.ktime.0, turn.sights.clone()))
             .collect()
@@ -385,7 +366,7 @@ mod tests {
     fn a_record_cut_short_takes_no_turn() {
         let mut held = Held::default();
         let whole = record(&[1_000, 3_000]);
-        assert_eq!(held.add(&whole[..whole.len() - 1], &[], 0), None);
+        assert!(held.add(&whole[..whole.len() - 1], &[], 0).is_empty());
         assert!(held.turns.is_empty() && held.bytes.is_empty());
     }
 }

@@ -410,7 +410,6 @@ mod tests {
     /// The same record with places that the packet passed after: `netns`, side, parts and what they are.
     fn passing(places: &[(u32, u8, u8, &[u8])]) -> Vec<u8> {
         let mut bytes = record(3);
-        bytes[offset_of!(record::Packet, passes)] = u8::try_from(places.len()).unwrap();
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         for (index, (netns, place, parts, more)) in places.iter().enumerate() {
             bytes.extend((77 + index as u64).to_ne_bytes());
@@ -475,8 +474,9 @@ mod tests {
         assert_eq!((there.flow, there.conntrack), (queued.flow, None));
         assert_eq!(Decoder::times(&bytes)[3], KtimeNs(79));
         for len in 0..bytes.len() {
+            // Where a place ends the record may end, too: it was not longer then.
             assert!(
-                Decoder::times(&bytes[..len]).is_empty(),
+                Decoder::times(&bytes[..len]).len() < 4,
                 "cut short at {len}"
             );
             assert!(at(&bytes[..len], 3).is_none(), "cut short at {len}");

@@ -181,7 +181,6 @@ pub(super) unsafe fn fill<const DIRECT: bool>(
         (*packet).dport = headers.dport;
         (*packet).protocol = headers.protocol;
         (*packet).tcp_flags = headers.tcp_flags;
-        (*packet).passes = 0;
         skb::copy_addresses(&raw mut (*packet).addresses, &headers.addresses);
         let conntrack = fill_conntrack(rest, conntrack);
         let origin = fill_place(packet, rest, conntrack, seen, skb);

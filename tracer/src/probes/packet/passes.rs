@@ -1,9 +1,6 @@
 //! The further places of a packet, which follow its record.
 
-use std::{
-    mem::offset_of,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use tracer_ebpf::record::{self, BEGINNING, CONNTRACK_BYTES, part, pass};
 
@@ -36,7 +33,14 @@ impl<'a> Passes<'a> {
         let named = parts.iter().filter(|(part, _)| record.parts & part != 0);
         let parts: usize = named.map(|(_, len)| len).sum();
         let len = size_of_val(&record) + parts + usize::from(record.captured);
-        bytes.get(len.next_multiple_of(8)..).map(Self)
+        bytes.get(len..)?;
+        let passes = bytes.get(len.next_multiple_of(8)..);
+        Some(Self(passes.unwrap_or_default()))
+    }
+
+    /// Whether there is another: less than a word is what a perf buffer fills up with.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() < 8
     }
 
     /// The next place; `None` when it is cut short.
@@ -67,12 +71,9 @@ impl<'a> Passes<'a> {
 
 /// Adds to `times` when a packet was seen at its further places; `None` when its record is cut short.
 pub(in crate::probes) fn times(record: &[u8], times: &mut Times) -> Option<()> {
-    let number = *record.get(offset_of!(record::Packet, passes))?;
-    if number > 0 {
-        let mut passes = Passes::of(record)?;
-        for _ in 0..number {
-            times.push(KtimeNs(passes.next()?.pass.ktime_ns));
-        }
+    let mut passes = Passes::of(record)?;
+    while !passes.is_empty() {
+        times.push(KtimeNs(passes.next()?.pass.ktime_ns));
     }
     Some(())
 }

@@ -1,7 +1,8 @@
-//! The record of a DNS datagram, held on its processor until another one comes. At each place that the datagram
-//! passes unchanged meanwhile, a few bytes are added to it: a record of its own would cost four times as much.
+//! The record of a DNS datagram, laid in its processor's lane. At each place that the datagram passes unchanged until
+//! another one comes, a few bytes are added to it: a record of its own would cost four times as much.
 //!
-//! The last record of a processor stays where it is until user space, which can see it there, has waited long enough.
+//! A lane is written by its processor alone and read from where it lies: no lock, no copy, no line of memory that
+//! processors fight for, as with the ring. What finds no room in it goes to the ring.
 
 use core::hint::black_box;
 
@@ -16,15 +17,19 @@ use super::{Seen, emit, is_dns_port, remember_server};
 use crate::{
     output::{self, config, offset},
     record::{
-        BEGINNING, CONNTRACK_BYTES, HELD_LIMIT, HELD_RECORD, Held, PASS_AT, PASSES, Packet, Pass,
-        mark, pass, place,
+        BEGINNING, CHUNK, CONNTRACK_BYTES, Chunk, LANE_LIMIT, Laid, Lane, PASS_AT, PASSES, Packet,
+        Pass, mark, next_at, pass, place,
     },
     skb::{self, First, Headers, Skb, UDP},
 };
 
 /// An element for each processor.
 #[map]
-static HELD: Array<Held> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+static LANES: Array<Lane> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// `Config::lane_chunks` elements for each processor.
+#[map]
+static CHUNKS: Array<Chunk> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// How long after its first place a packet is taken for the same: its memory is used again for others.
 const SAME_NS: u64 = 10_000_000;
@@ -32,46 +37,70 @@ const SAME_NS: u64 = 10_000_000;
 /// What a packet begins with, in words as they stand in memory.
 type Beginning = [u64; BEGINNING / 8];
 
-/// This processor's element, and the version that makes it this program's own; `None` while another program, which
-/// this one interrupts, has it.
+/// This processor's lane, and which processor it is; `None` while another program, which this one interrupts, has it.
 #[inline(always)]
-fn own() -> Option<(*mut Held, u64)> {
-    // SAFETY: the helper has no preconditions; the version is read as one word.
+fn own() -> Option<(*mut Lane, u32)> {
+    // SAFETY: the helper has no preconditions; `busy` is read as one word.
     unsafe {
-        let held = HELD.get_ptr_mut(bpf_get_smp_processor_id())?;
-        let version = (&raw const (*held).version).read_volatile();
-        (version & 1 == 0).then_some((held, version + 1))
+        let cpu = bpf_get_smp_processor_id();
+        let lane = LANES.get_ptr_mut(cpu)?;
+        let busy = (&raw const (*lane).busy).read_volatile();
+        (busy == 0).then_some((lane, cpu))
     }
 }
 
-/// Adds this place to the record that is held, if that is of this very packet: it has the same memory, and the same
-/// headers and beginning but for what routers and NAT change. One seen again at its first place was sent again.
+/// The memory of `cpu`'s lane at `at`, a multiple of eight.
+#[inline(always)]
+fn laid(cpu: u32, at: u64) -> Option<*mut Laid> {
+    let chunks = config!(lane_chunks);
+    let chunk = cpu * chunks + ((at / CHUNK) as u32 & (chunks - 1));
+    let chunk = CHUNKS.get_ptr_mut(chunk)?.cast::<u8>();
+    // The mask is for the verifier. SAFETY: a chunk has room for a record behind any place that the mask leaves.
+    unsafe {
+        let at = (black_box(at) & (CHUNK - 8)) as usize;
+        #[expect(
+            clippy::cast_ptr_alignment,
+            reason = "a multiple of eight, by the mask"
+        )]
+        Some(black_box(chunk.add(at).cast()))
+    }
+}
+
+/// Adds this place to the record that was laid last, if that is of this very packet: it has the same memory, and the
+/// same headers and beginning but for what routers and NAT change. One seen again at its first place was sent again.
 #[inline(always)]
 pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, ip: u64) -> bool {
-    let Some((held, version)) = own() else {
+    if config!(headers) != 0 {
+        return false;
+    }
+    let Some((lane, cpu)) = own() else {
         return false;
     };
-    // SAFETY: the element is this processor's, and its odd version keeps other programs from it.
+    // SAFETY: the lane is this processor's, and `busy` keeps other programs from it.
     unsafe {
-        if (*held).open != skb.0 as u64 {
+        if (*lane).open != skb.0 as u64 {
             return false;
         }
-        (&raw mut (*held).version).write_volatile(version);
-        let held = black_box(held);
+        (&raw mut (*lane).busy).write_volatile(1);
+        let lane = black_box(lane);
         let dev = skb.dev();
         let at = bpf_ktime_get_ns();
-        let same = !dev.is_null()
-            && skb::copy((&raw mut (*held).next).cast(), BEGINNING as u32, ip)
-            && (*held).packet.passes < PASSES
-            && (*held).len <= (size_of::<Packet>() + PASS_AT) as u32
-            && ((*held).dev != dev as u64 || (*held).packet.place != seen.place)
-            && at - (*held).packet.ktime_ns < SAME_NS
-            && pass(held, seen, skb, dev, at);
-        if !same {
-            (*held).open = 0;
+        let mut same = false;
+        if let Some(laid) = laid(cpu, (*lane).newest) {
+            let first = &raw const (*laid).packet;
+            same = !dev.is_null()
+                && skb::copy((&raw mut (*lane).next).cast(), BEGINNING as u32, ip)
+                && (*lane).passes < PASSES
+                && (*laid).len <= (size_of::<Packet>() + PASS_AT) as u64
+                && ((*lane).dev != dev as u64 || (*first).place != seen.place)
+                && at - (*first).ktime_ns < SAME_NS
+                && pass(lane, laid, seen, skb, dev, at);
         }
-        let held = black_box(held);
-        (&raw mut (*held).version).write_volatile(version + 1);
+        if !same {
+            (*lane).open = 0;
+        }
+        let lane = black_box(lane);
+        (&raw mut (*lane).busy).write_volatile(0);
         same
     }
 }
@@ -79,10 +108,11 @@ pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, ip: u64
 /// Adds a place to the record; false where the packet is another.
 ///
 /// # Safety
-/// `held` is this program's own.
+/// `lane` is this program's own, and `laid` its newest record.
 #[inline(always)]
 unsafe fn pass<const DIRECT: bool>(
-    held: *mut Held,
+    lane: *mut Lane,
+    laid: *mut Laid,
     seen: &Seen,
     skb: Skb<DIRECT>,
     dev: *const u8,
@@ -93,31 +123,31 @@ unsafe fn pass<const DIRECT: bool>(
     let conntrack = skb.conntrack();
     // SAFETY: the caller's.
     unsafe {
-        let mut parts = match is_same(held) {
+        let mut parts = match is_same(lane) {
             Same::Whole => 0,
             // NAT is done by the namespace that forwards it, and to nothing that a socket sends here.
             Same::Payload
                 if seen.place == place::QUEUED
-                    && (*held).within == net as u64
+                    && (*lane).within == net as u64
                     && conntrack != 0
                     && skb.sock().is_null()
-                    && is_of_dns(&raw const (*held).next) =>
+                    && is_of_dns(&raw const (*lane).next) =>
             {
                 pass::TURNED
             }
             _ => return false,
         };
-        let len = (*held).len;
-        let at = black_box(len - size_of::<Packet>() as u32) as usize & PASS_AT;
-        let to = (&raw mut (*held).rest).cast::<u8>().add(at);
+        let len = (*laid).len;
+        let at = black_box(len - size_of::<Packet>() as u64) as usize & PASS_AT;
+        let to = (&raw mut (*laid).rest).cast::<u8>().add(at);
         let mut more = 0;
-        if conntrack != 0 && conntrack == (*held).conntrack {
+        if conntrack != 0 && conntrack == (*lane).conntrack {
             parts |= pass::SAME_CONNTRACK;
         } else if conntrack != 0 {
             if emit::fill_conntrack(to.add(size_of::<Pass>()), conntrack) == 0 {
                 return false;
             }
-            (*held).conntrack = conntrack;
+            (*lane).conntrack = conntrack;
             parts |= pass::CONNTRACK;
             more = CONNTRACK_BYTES;
         }
@@ -132,8 +162,8 @@ unsafe fn pass<const DIRECT: bool>(
                 to.add(size_of::<Pass>() + CONNTRACK_BYTES)
             }
             .cast::<Beginning>();
-            copy_beginning(beginning, &raw const (*held).next);
-            copy_beginning(&raw mut (*held).first, &raw const (*held).next);
+            copy_beginning(beginning, &raw const (*lane).next);
+            copy_beginning(&raw mut (*lane).first, &raw const (*lane).next);
             more += BEGINNING;
         }
         #[expect(
@@ -149,13 +179,17 @@ unsafe fn pass<const DIRECT: bool>(
             parts,
             pad: [0; 6],
         });
-        (*held).within = if seen.place == place::RECEIVED {
+        (*lane).within = if seen.place == place::RECEIVED {
             net as u64
         } else {
             0
         };
-        (*held).len = len + (size_of::<Pass>() + more) as u32;
-        (*held).packet.passes += 1;
+        (*lane).passes += 1;
+        let more = (size_of::<Pass>() + more) as u64;
+        (*lane).end += more;
+        // Last, for it tells the reader what it may read.
+        let laid = black_box(laid);
+        (&raw mut (*laid).len).write_volatile(len + more);
     }
     true
 }
@@ -219,12 +253,12 @@ enum Same {
     Whole,
 }
 
-/// How far what was just read is what the held packet begins with.
+/// How far what was just read is what the newest record's packet begins with.
 ///
 /// # Safety
-/// `held` is this program's own.
+/// `lane` is this program's own.
 #[inline(always)]
-unsafe fn is_same(held: *const Held) -> Same {
+unsafe fn is_same(lane: *const Lane) -> Same {
     // Bytes of each word that count: 8 to 15 of IPv4 are time to live, protocol, checksum, source; 0 to 7 of IPv6 end
     // with the hop limit. UDP's header is ports, length, checksum (RFC 768).
     const V4_ROUTED: u64 = bytes(0b1111_0010);
@@ -232,8 +266,8 @@ unsafe fn is_same(held: *const Held) -> Same {
     const V6_ROUTED: u64 = bytes(0b0111_1111);
     // SAFETY: the caller's.
     unsafe {
-        let [a0, a1, a2, a3, a4, a5, a6] = (*held).first;
-        let [b0, b1, b2, b3, b4, b5, b6] = (*held).next;
+        let [a0, a1, a2, a3, a4, a5, a6] = (*lane).first;
+        let [b0, b1, b2, b3, b4, b5, b6] = (*lane).next;
         if a0.to_ne_bytes()[0] >> 4 == 4 {
             // Words: 2 is destination and ports; 3 UDP's length and checksum, then payload.
             let payload = a0 == b0
@@ -286,12 +320,12 @@ fn is_plain(payload_offset: u32, first: *const First) -> bool {
     matches!((version, payload_offset), (4, 28) | (6, 48))
 }
 
-/// Takes the packet, which begins with `first`, in place of the one that is held, if it can.
+/// Lays the packet's record, which begins with `first`, if it can.
 ///
 /// It cannot where its headers are wanted as they stand, for routers change them, or where its beginning does not
-/// tell it from others.
+/// tell it from others; nor where the reader has left no room.
 #[inline(always)]
-pub(super) fn takes<const DIRECT: bool>(
+pub(super) fn lays<const DIRECT: bool>(
     seen: &Seen,
     skb: Skb<DIRECT>,
     headers: &Headers,
@@ -304,12 +338,12 @@ pub(super) fn takes<const DIRECT: bool>(
         || headers.marks != 0
         || !is_plain(headers.payload_offset, first)
         || !matches!(seen.place, place::QUEUED | place::RECEIVED)
-        || len > HELD_LIMIT as u32
+        || len > LANE_LIMIT as u32
         || headers.bounds.linear_from(start) < len
     {
         return false;
     }
-    let Some((held, version)) = own() else {
+    let Some((lane, cpu)) = own() else {
         return false;
     };
     let dev = skb.dev();
@@ -317,52 +351,74 @@ pub(super) fn takes<const DIRECT: bool>(
     if seen.place == place::RECEIVED && !dev.is_null() {
         within = skb::netns::<DIRECT>(dev, offset!(dev_net)).0 as u64;
     }
-    // SAFETY: the element is this processor's, and its odd version keeps other programs from it. `first` is the calling
-    // program's own, and longer.
+    // SAFETY: the lane is this processor's, and `busy` keeps other programs from it. `first` is the calling program's
+    // own, and longer.
     unsafe {
-        (&raw mut (*held).version).write_volatile(version);
-        let held = black_box(held);
-        release(held, seen.program);
-        let conntrack = skb.conntrack();
-        let packet = &raw mut (*held).packet;
-        let rest = (&raw mut (*held).rest).cast::<u8>();
-        let parts = emit::fill(packet, rest, seen, skb, headers, conntrack);
-        let mut captured = black_box(len) & HELD_LIMIT as u32;
-        let mut marks = 0;
-        if captured > 0 && !skb::copy(rest.add(parts), captured, start) {
-            captured = 0;
-            marks = mark::UNREADABLE;
+        (&raw mut (*lane).busy).write_volatile(1);
+        let lane = black_box(lane);
+        (*lane).open = 0;
+        let at = free(lane);
+        let mut is_laid = false;
+        if at != 0
+            && let Some(laid) = laid(cpu, at)
+        {
+            let conntrack = skb.conntrack();
+            let packet = &raw mut (*laid).packet;
+            let rest = (&raw mut (*laid).rest).cast::<u8>();
+            let parts = emit::fill(packet, rest, seen, skb, headers, conntrack);
+            let mut captured = black_box(len) & LANE_LIMIT as u32;
+            let mut marks = 0;
+            if captured > 0 && !skb::copy(rest.add(parts), captured, start) {
+                captured = 0;
+                marks = mark::UNREADABLE;
+            }
+            (*packet).captured = captured as u16;
+            (*packet).skip = 0;
+            (*packet).network = 0;
+            (*packet).marks = marks;
+            let len = (size_of::<Packet>() as u64 + parts as u64 + u64::from(captured) + 7) & !7;
+            (*laid).len = len;
+            (*lane).end = at + size_of::<u64>() as u64 + len;
+            (*lane).open = skb.0 as u64;
+            (*lane).dev = dev as u64;
+            (*lane).within = within;
+            (*lane).conntrack = conntrack;
+            (*lane).passes = 0;
+            copy_beginning(&raw mut (*lane).first, first.cast());
+            // Last, for it tells the reader that there is a record.
+            let lane = black_box(lane);
+            (&raw mut (*lane).newest).write_volatile(at);
+            is_laid = true;
         }
-        (*packet).captured = captured as u16;
-        (*packet).skip = 0;
-        (*packet).network = 0;
-        (*packet).marks = marks;
-        (*held).len = (size_of::<Packet>() as u32 + parts as u32 + captured + 7) & !7;
-        (*held).open = skb.0 as u64;
-        (*held).dev = dev as u64;
-        (*held).within = within;
-        (*held).conntrack = conntrack;
-        copy_beginning(&raw mut (*held).first, first.cast());
-        let held = black_box(held);
-        (&raw mut (*held).version).write_volatile(version + 1);
+        let lane = black_box(lane);
+        (&raw mut (*lane).busy).write_volatile(0);
+        is_laid
     }
-    true
 }
 
-/// Hands over the record that is held, if there is one.
+/// Where the next record begins; 0 when there is no room. The reader is woken while half the lane is to be read.
 ///
 /// # Safety
-/// `held` is this program's own.
+/// `lane` is this program's own.
 #[inline(always)]
-unsafe fn release(held: *mut Held, program: u32) {
-    // SAFETY: the caller's.
+unsafe fn free(lane: *mut Lane) -> u64 {
+    let chunks = u64::from(config!(lane_chunks));
+    // SAFETY: the caller's; what user space writes is read as one word.
     unsafe {
-        let len = u64::from((*held).len);
-        if len == 0 || len > (size_of::<Held>() - HELD_RECORD) as u64 {
-            return;
+        let newest = (*lane).newest;
+        let mut at = CHUNK;
+        if newest != 0 {
+            at = next_at(newest, (*lane).end);
         }
-        (*held).count = (*held).count.wrapping_add(1);
-        let look = (*held).count.is_multiple_of(output::LOOK_EVERY as u32);
-        output::output((&raw mut (*held).packet).cast(), len, program, look);
+        if at / CHUNK != newest / CHUNK {
+            let unread = at / CHUNK - (&raw const (*lane).read).read_volatile() / CHUNK;
+            if unread >= chunks {
+                return 0;
+            }
+            if unread > chunks / 2 {
+                output::wake_reader();
+            }
+        }
+        at
     }
 }
