@@ -71,8 +71,8 @@ pub(super) struct Seen<'a> {
     pub(super) protocol: Protocol,
     pub(super) packet: &'a Packet,
     pub(super) captured: &'a [u8],
-    pub(super) peek: Peek,
-    pub(super) ends: Ends,
+    pub(super) peek: &'a Peek,
+    pub(super) ends: &'a Ends,
     /// Who asks, where another packet of the connection told it.
     pub(super) client: Option<Client>,
 }
@@ -436,15 +436,15 @@ impl DnsTable {
             protocol: quoted.protocol,
             packet: error,
             captured: quoted.payload,
-            peek,
-            ends,
+            peek: &peek,
+            ends: &ends,
             client: None,
         };
         let key = seen.key();
-        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
+        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(&ends);
         let group = self.groups.get_mut(&key);
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
-            attempt.passes(ends);
+            attempt.passes(&ends);
             attempt.reject(error, cause, context);
             self.failing.rejected(&seen, attempt.serial);
             let (serial, at) = (attempt.serial, error.ktime);
@@ -464,7 +464,7 @@ impl DnsTable {
     /// captured there: the latest one that waits between these ends is meant.
     pub(super) fn leads_to(&mut self, ends: Ends) {
         if let Some(attempt) = self.search(Protocol::Udp, ends) {
-            attempt.passes(ends);
+            attempt.passes(&ends);
         }
     }
 
@@ -474,7 +474,7 @@ impl DnsTable {
             return None;
         }
         self.searches += 1;
-        let waits = |attempt: &Attempt| attempt.concerns(ends) && attempt.state == State::Waiting;
+        let waits = |attempt: &Attempt| attempt.concerns(&ends) && attempt.state == State::Waiting;
         self.groups
             .iter_mut()
             .filter(|(key, _)| key.client == ends.client && key.protocol == protocol)
