@@ -170,6 +170,8 @@ impl Context<'_> {
 #[derive(Debug)]
 struct AtHand {
     skb: SkbId,
+    /// It was seen at another place before, of the same client.
+    goes_on: bool,
     peek: Peek,
     flow: Flow,
     ends: Ends,
@@ -384,7 +386,13 @@ impl Correlator {
         rows: &mut Vec<Row>,
     ) {
         self.take_in_hand(protocol, packet, captured, len);
-        let Some(AtHand { peek, ends, .. }) = &self.at_hand else {
+        let Some(AtHand {
+            peek,
+            ends,
+            goes_on,
+            ..
+        }) = &self.at_hand
+        else {
             return;
         };
         let mut seen = dns::Seen {
@@ -393,6 +401,7 @@ impl Correlator {
             captured,
             peek,
             ends,
+            goes_on: *goes_on,
             client: None,
         };
         if protocol == Protocol::Tcp {
@@ -407,17 +416,20 @@ impl Correlator {
         match &mut self.at_hand {
             // A segment may hold several messages.
             Some(at_hand) if protocol == Protocol::Udp && at_hand.skb == packet.skb => {
+                at_hand.goes_on = true;
                 // Its ends hold until it is translated.
                 if packet.conntrack.is_some() || packet.flow != at_hand.flow {
                     let forward = !at_hand.peek.is_response;
-                    at_hand.flow = packet.flow;
-                    at_hand.ends = self.nat.ends_of_way(protocol, packet, forward);
+                    let ends = self.nat.ends_of_way(protocol, packet, forward);
+                    at_hand.goes_on = ends.client == at_hand.ends.client;
+                    (at_hand.flow, at_hand.ends) = (packet.flow, ends);
                 }
             }
             _ => match Peek::parse(captured, len) {
                 Ok(peek) => {
                     self.at_hand = Some(AtHand {
                         skb: packet.skb,
+                        goes_on: false,
                         peek,
                         flow: packet.flow,
                         ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
