@@ -43,10 +43,10 @@ use crate::model::{
 /// all, and for which every query is looked at.
 const SEARCHES: u32 = 16;
 
-/// How long a try is remembered after its row was made, so that further sights of its answer, and
-/// copies of it, find it. Short: at 100,000 queries a second what is remembered is to stay in a
-/// processor's cache.
-const KEEP_DONE: Duration = Duration::from_millis(50);
+/// How long a try is remembered after its row was made, at least, so that further sights of its answer, and
+/// copies of it, find it: longer than one packet may take from place to place. Short: at 100,000 queries a
+/// second what is remembered is to stay in a processor's cache.
+const KEEP_DONE: Duration = Duration::from_millis(20);
 
 /// Most of [`Home`] that are remembered.
 const HOMES: usize = 65_536;
@@ -183,7 +183,7 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
-        self.made(before, context);
+        self.made(before, seen.packet.ktime, context);
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
@@ -403,7 +403,7 @@ impl DnsTable {
     ) {
         let before = context.rows.len();
         self.reject(quoted, error, ends, cause, context);
-        self.made(before, context);
+        self.made(before, error.ktime, context);
     }
 
     fn reject(
@@ -471,19 +471,18 @@ impl DnsTable {
         self.groups.attempt_mut(found)
     }
 
-    /// Rows are new since `before`: they are told what their servers asked others, and tries that
-    /// they end need not be remembered much longer.
-    fn made(&mut self, before: usize, context: &mut Context<'_>) {
+    /// Rows are new since `before`, made at `now`: they are told what their servers asked others, and tries
+    /// that they end need not be remembered much longer.
+    fn made(&mut self, before: usize, now: KtimeNs, context: &mut Context<'_>) {
         if context.rows.len() > before {
-            self.note_made(before, context);
+            self.note_made(before, now, context);
         }
     }
 
     // Apart, so that nothing is called where none is new, as after nearly all events.
     #[inline(never)]
-    fn note_made(&mut self, before: usize, context: &mut Context<'_>) {
+    fn note_made(&mut self, before: usize, now: KtimeNs, context: &mut Context<'_>) {
         self.explain(before, context);
-        let now = context.clocks.ktime;
         for row in context.rows.get(before..).unwrap_or_default() {
             if let Row::Dns(dns) = row
                 && dns.latency.is_some()
@@ -536,7 +535,7 @@ impl DnsTable {
         self.sweep_sockets(now, context);
         let before = context.rows.len();
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
-        self.made(before, context);
+        self.made(before, now, context);
     }
 
     /// No more will come: answers and errors that were under way have come as far as they will. Returns how
@@ -553,7 +552,7 @@ impl DnsTable {
             open += u64::from(attempt.state == State::Waiting);
             true
         });
-        self.made(before, context);
+        self.made(before, context.clocks.ktime, context);
         open
     }
 }

@@ -99,6 +99,12 @@ impl Groups {
         if at_hand.is_some_and(|found| self.attempt(found).is_some_and(began)) {
             return at_hand;
         }
+        self.search_query(seen)
+    }
+
+    // Apart, as below, so that nothing is called for a further place of a datagram.
+    #[inline(never)]
+    fn search_query(&self, seen: &Seen<'_>) -> Option<Found> {
         let place = self.place(&seen.key())?;
         let group = self.at(place)?;
         group.found(place, group.of_query(seen)?)
@@ -120,6 +126,11 @@ impl Groups {
         {
             return Some((found, false));
         }
+        self.search_answer(seen)
+    }
+
+    #[inline(never)]
+    fn search_answer(&self, seen: &Seen<'_>) -> Option<(Found, bool)> {
         let place = self.place(&seen.key())?;
         let group = self.at(place)?;
         let (index, begins) = group.of_answer(seen)?;
