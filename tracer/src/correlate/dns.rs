@@ -20,7 +20,7 @@ use rustc_hash::FxHashSet;
 use self::{
     attempt::{Answer, Attempt, Rejected, State},
     ends::Datagram,
-    group::{Found, Groups, TRIES},
+    group::{Groups, TRIES, Try},
     refused::Failing,
     upstream::Upstreams,
 };
@@ -117,7 +117,7 @@ pub(super) struct DnsTable {
     homes: FxHashSet<Home>,
     groups: Groups,
     /// Whose query or answer was seen just now.
-    at_hand: Option<Found>,
+    at_hand: Option<Try>,
     attempts: usize,
     /// Tries that are answered, and when their rows were made.
     done: VecDeque<(KtimeNs, Key, u64)>,
@@ -223,21 +223,17 @@ impl DnsTable {
         }
         let has_room = self.attempts < context.settings.tracked;
         let place = has_room.then(|| self.groups.place_of(key));
-        let group = place.and_then(|place| self.groups.at_mut(place));
-        let Some(group) = group.filter(|group| group.len() < TRIES) else {
+        let group = place.and_then(|place| Some((place, self.groups.at_mut(place)?)));
+        let Some((place, group)) = group.filter(|(_, group)| group.len() < TRIES) else {
             self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
             return None;
         };
         self.attempts += 1;
         let retry_of = group.retry_of(seen);
-        let index = group.len();
         let attempt = group.push(Attempt::new(context, seen, retry_of));
-        self.upstreams.begins(key, attempt);
-        self.at_hand = place.map(|place| Found {
-            place,
-            index,
-            serial: attempt.serial,
-        });
+        let serial = attempt.serial;
+        self.at_hand = Some(Try { place, serial });
+        self.upstreams.begins(place, attempt);
         Some(attempt)
     }
 

@@ -19,14 +19,11 @@ pub(super) const TRIES: usize = 64;
 /// Most empty groups that keep their memory for those to come.
 const SPARE: usize = 4096;
 
-/// A try, and where it is.
+/// A try, by where it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    /// Of its group among [`Groups`].
+pub(super) struct Try {
+    /// Of its group among [`Groups`]; another's once this one is forgotten.
     pub(super) place: usize,
-    /// Within the group, from the oldest.
-    pub(super) index: usize,
-    /// Its place may be another's by now.
     pub(super) serial: u64,
 }
 
@@ -70,31 +67,26 @@ impl Groups {
         self.groups.get_mut(place)
     }
 
-    /// The group of `key`.
-    pub(super) fn get(&self, key: &Key) -> Option<&Group> {
-        self.at(self.place(key)?)
-    }
-
-    /// The same, to change.
+    /// The group of `key`, to change.
     pub(super) fn get_mut(&mut self, key: &Key) -> Option<&mut Group> {
         self.at_mut(self.place(key)?)
     }
 
-    /// The try that was found, unless it is forgotten.
-    pub(super) fn attempt(&self, found: Found) -> Option<&Attempt> {
-        let attempt = self.at(found.place)?.get(found.index)?;
-        (attempt.serial == found.serial).then_some(attempt)
+    /// What is known of a try; `None` once it is forgotten.
+    pub(super) fn attempt(&self, of: Try) -> Option<&Attempt> {
+        let mut newest_first = self.at(of.place)?.0.iter().rev();
+        newest_first.find(|attempt| attempt.serial == of.serial)
     }
 
     /// The same, to change.
-    pub(super) fn attempt_mut(&mut self, found: Found) -> Option<&mut Attempt> {
-        let attempt = self.at_mut(found.place)?.get_mut(found.index)?;
-        (attempt.serial == found.serial).then_some(attempt)
+    pub(super) fn attempt_mut(&mut self, of: Try) -> Option<&mut Attempt> {
+        let mut newest_first = self.at_mut(of.place)?.0.iter_mut().rev();
+        newest_first.find(|attempt| attempt.serial == of.serial)
     }
 
     /// The try whose query this is, as [`Group::of_query`] tells it. No search is needed where it began with the
     /// datagram `at_hand`.
-    pub(super) fn of_query(&self, seen: &Seen<'_>, at_hand: Option<Found>) -> Option<Found> {
+    pub(super) fn of_query(&self, seen: &Seen<'_>, at_hand: Option<Try>) -> Option<Try> {
         let began = |attempt: &Attempt| attempt.query.is_of(seen.packet);
         if at_hand.is_some_and(|found| self.attempt(found).is_some_and(began)) {
             return at_hand;
@@ -104,7 +96,7 @@ impl Groups {
 
     // Apart, as below, so that nothing is called for a further place of a datagram.
     #[inline(never)]
-    fn search_query(&self, seen: &Seen<'_>) -> Option<Found> {
+    fn search_query(&self, seen: &Seen<'_>) -> Option<Try> {
         let place = self.place(&seen.key())?;
         let group = self.at(place)?;
         group.found(place, group.of_query(seen)?)
@@ -114,8 +106,8 @@ impl Groups {
     pub(super) fn of_answer(
         &self,
         seen: &Seen<'_>,
-        at_hand: Option<Found>,
-    ) -> Option<(Found, bool)> {
+        at_hand: Option<Try>,
+    ) -> Option<(Try, bool)> {
         let began = |attempt: &Attempt| {
             let answer = attempt.answer.as_ref();
             let began = answer.is_some_and(|answer| answer.beginning.is_of(seen.packet));
@@ -130,7 +122,7 @@ impl Groups {
     }
 
     #[inline(never)]
-    fn search_answer(&self, seen: &Seen<'_>) -> Option<(Found, bool)> {
+    fn search_answer(&self, seen: &Seen<'_>) -> Option<(Try, bool)> {
         let place = self.place(&seen.key())?;
         let group = self.at(place)?;
         let (index, begins) = group.of_answer(seen)?;
@@ -142,7 +134,7 @@ impl Groups {
         &self,
         of: impl Fn(&Key) -> bool,
         is: impl Fn(&Attempt) -> bool,
-    ) -> Option<Found> {
+    ) -> Option<Try> {
         let wanted = self.places.iter().filter(|(key, _)| of(key));
         wanted
             .filter_map(|(_, place)| self.at(*place)?.found(*place, self.at(*place)?.newest(&is)?))
@@ -229,14 +221,10 @@ impl Group {
         self.0.get_mut(index)
     }
 
-    /// That of this group at `place`, its try at `index`.
-    pub(super) fn found(&self, place: usize, index: usize) -> Option<Found> {
+    /// The try at `index` of this group, which is at `place`.
+    fn found(&self, place: usize, index: usize) -> Option<Try> {
         let serial = self.get(index)?.serial;
-        Some(Found {
-            place,
-            index,
-            serial,
-        })
+        Some(Try { place, serial })
     }
 
     /// The newest try that `is` so.
