@@ -501,9 +501,8 @@ impl DnsTable {
             && now - since >= KEEP_DONE
         {
             self.done.pop_front();
-            let is_over = |attempt: &&Attempt| {
-                attempt.serial == serial && attempt.state == State::Done
-            };
+            let is_over =
+                |attempt: &&Attempt| attempt.serial == serial && attempt.state == State::Done;
             self.groups.forget(key, |group| {
                 let over = group.alone().filter(is_over);
                 if let Some(attempt) = over {

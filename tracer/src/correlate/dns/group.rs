@@ -31,7 +31,7 @@ pub(super) struct Try {
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     places: FxHashMap<Key, usize>,
-    groups: Vec<Group>,
+    at: Vec<Group>,
     /// Places of empty groups, for those to come.
     free: Vec<usize>,
 }
@@ -46,7 +46,7 @@ impl Groups {
     pub(super) fn place_of(&mut self, key: Key) -> usize {
         let Self {
             places,
-            groups,
+            at: groups,
             free,
         } = self;
         *places.entry(key).or_insert_with(|| {
@@ -59,12 +59,12 @@ impl Groups {
 
     /// The group at `place`.
     fn at(&self, place: usize) -> Option<&Group> {
-        self.groups.get(place)
+        self.at.get(place)
     }
 
     /// The same, to change.
     pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut Group> {
-        self.groups.get_mut(place)
+        self.at.get_mut(place)
     }
 
     /// The group of `key`, to change.
@@ -103,11 +103,7 @@ impl Groups {
     }
 
     /// The same of an answer, as [`Group::of_answer`] tells it.
-    pub(super) fn of_answer(
-        &self,
-        seen: &Seen<'_>,
-        at_hand: Option<Try>,
-    ) -> Option<(Try, bool)> {
+    pub(super) fn of_answer(&self, seen: &Seen<'_>, at_hand: Option<Try>) -> Option<(Try, bool)> {
         let began = |attempt: &Attempt| {
             let answer = attempt.answer.as_ref();
             let began = answer.is_some_and(|answer| answer.beginning.is_of(seen.packet));
@@ -137,14 +133,17 @@ impl Groups {
     ) -> Option<Try> {
         let wanted = self.places.iter().filter(|(key, _)| of(key));
         wanted
-            .filter_map(|(_, place)| self.at(*place)?.found(*place, self.at(*place)?.newest(&is)?))
-            .max_by_key(|found| found.serial)
+            .filter_map(|(_, &place)| {
+                let group = self.at(place)?;
+                group.found(place, group.newest(&is)?)
+            })
+            .max_by_key(|of| of.serial)
     }
 
     /// Forgets the group of `key` if it is `over`.
     pub(super) fn forget(&mut self, key: Key, over: impl FnOnce(&Group) -> bool) {
         if let Entry::Occupied(entry) = self.places.entry(key)
-            && let Some(group) = self.groups.get_mut(*entry.get())
+            && let Some(group) = self.at.get_mut(*entry.get())
             && over(group)
         {
             group.empty(self.free.len() < SPARE);
@@ -156,7 +155,7 @@ impl Groups {
     pub(super) fn retain(&mut self, keep: &mut impl FnMut(&mut Attempt) -> bool) -> usize {
         let Self {
             places,
-            groups,
+            at: groups,
             free,
         } = self;
         let mut left = 0;
