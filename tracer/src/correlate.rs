@@ -167,9 +167,11 @@ impl Context<'_> {
 }
 
 /// What is known of the datagram at hand, if it is one of DNS, from the place where it was seen last.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct AtHand {
     skb: SkbId,
+    /// It was seen at another place before, of the same client.
+    goes_on: bool,
     peek: Peek,
     flow: Flow,
     ends: Ends,
@@ -383,57 +385,62 @@ impl Correlator {
         len: usize,
         rows: &mut Vec<Row>,
     ) {
-        let Some(AtHand { peek, ends, .. }) = self.at_hand(protocol, packet, captured, len) else {
+        self.take_in_hand(protocol, packet, captured, len);
+        let Some(AtHand {
+            peek,
+            ends,
+            goes_on,
+            ..
+        }) = &self.at_hand
+        else {
             return;
         };
         let mut seen = dns::Seen {
             protocol,
             packet,
             captured,
-            ends: *ends,
-            peek: *peek,
+            peek,
+            ends,
+            goes_on: *goes_on,
             client: None,
         };
         if protocol == Protocol::Tcp {
-            seen.client = self.connections.client(seen.ends);
+            seen.client = self.connections.client(*ends);
         }
         let mut context = self.register.open(rows);
         self.dns.message(&seen, &mut self.unplaced, &mut context);
     }
 
-    /// What is known of a message; `None`, counted, where it cannot be read.
-    fn at_hand(
-        &mut self,
-        protocol: Protocol,
-        packet: &Packet,
-        captured: &[u8],
-        len: usize,
-    ) -> Option<&AtHand> {
-        let known = self.at_hand.as_ref().map(|at_hand| at_hand.skb);
-        // A segment may hold several messages.
-        if protocol != Protocol::Udp || known != Some(packet.skb) {
-            let peek = match Peek::parse(captured, len) {
-                Ok(peek) => peek,
-                Err(malformed) => {
-                    self.unreadable(protocol, packet, captured, len, malformed);
-                    return None;
+    /// Has at hand what is known of a message; nothing where it cannot be read, which is counted.
+    fn take_in_hand(&mut self, protocol: Protocol, packet: &Packet, captured: &[u8], len: usize) {
+        match &mut self.at_hand {
+            // A segment may hold several messages.
+            Some(at_hand) if protocol == Protocol::Udp && at_hand.skb == packet.skb => {
+                at_hand.goes_on = true;
+                // Its ends hold until it is translated.
+                if packet.conntrack.is_some() || packet.flow != at_hand.flow {
+                    let forward = !at_hand.peek.is_response;
+                    let ends = self.nat.ends_of_way(protocol, packet, forward);
+                    at_hand.goes_on = ends.client == at_hand.ends.client;
+                    (at_hand.flow, at_hand.ends) = (packet.flow, ends);
                 }
-            };
-            return Some(self.at_hand.insert(AtHand {
-                skb: packet.skb,
-                peek,
-                flow: packet.flow,
-                ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
-            }));
+            }
+            _ => match Peek::parse(captured, len) {
+                Ok(peek) => {
+                    self.at_hand = Some(AtHand {
+                        skb: packet.skb,
+                        goes_on: false,
+                        peek,
+                        flow: packet.flow,
+                        ends: self.nat.ends_of_way(protocol, packet, !peek.is_response),
+                    });
+                }
+                Err(malformed) => {
+                    self.at_hand = None;
+                    self.unreadable(protocol, packet, captured, len, malformed);
+                }
+            },
         }
-        let at_hand = self.at_hand.as_mut()?;
-        // They hold until it is translated.
-        if packet.conntrack.is_some() || packet.flow != at_hand.flow {
-            let forward = !at_hand.peek.is_response;
-            at_hand.flow = packet.flow;
-            at_hand.ends = self.nat.ends_of_way(protocol, packet, forward);
-        }
-        Some(at_hand)
     }
 
     /// Counts a message that cannot be read, once for all places that it passes.

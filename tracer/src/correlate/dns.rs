@@ -13,18 +13,14 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{VecDeque, hash_map::Entry},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use self::{
     attempt::{Answer, Attempt, Rejected, State},
     ends::Datagram,
-    group::{Group, TRIES},
+    group::{Groups, TRIES, Try},
     refused::Failing,
     upstream::Upstreams,
 };
@@ -47,13 +43,10 @@ use crate::model::{
 /// all, and for which every query is looked at.
 const SEARCHES: u32 = 16;
 
-/// How long a try is remembered after its row was made, so that further sights of its answer, and
-/// copies of it, find it. Short: at 100,000 queries a second what is remembered is to stay in a
-/// processor's cache.
-const KEEP_DONE: Duration = Duration::from_millis(50);
-
-/// Most empty groups that are kept, so that those to come need no memory of their own.
-const SPARE: usize = 4096;
+/// How long a try is remembered after its row was made, at least, so that further sights of its answer, and
+/// copies of it, find it: longer than one packet may take from place to place. Short: at 100,000 queries a
+/// second what is remembered is to stay in a processor's cache.
+const KEEP_DONE: Duration = Duration::from_millis(20);
 
 /// Most of [`Home`] that are remembered.
 const HOMES: usize = 65_536;
@@ -71,8 +64,10 @@ pub(super) struct Seen<'a> {
     pub(super) protocol: Protocol,
     pub(super) packet: &'a Packet,
     pub(super) captured: &'a [u8],
-    pub(super) peek: Peek,
-    pub(super) ends: Ends,
+    pub(super) peek: &'a Peek,
+    pub(super) ends: &'a Ends,
+    /// It is the datagram that was seen before it, of the same client.
+    pub(super) goes_on: bool,
     /// Who asks, where another packet of the connection told it.
     pub(super) client: Option<Client>,
 }
@@ -120,9 +115,9 @@ pub(super) struct DnsTable {
     upstreams: Upstreams,
     /// Where answers were seen to arrive, from whom.
     homes: FxHashSet<Home>,
-    groups: FxHashMap<Key, Group>,
-    /// Empty, for tries to come.
-    spare: Vec<Group>,
+    groups: Groups,
+    /// Whose query or answer was seen just now.
+    at_hand: Option<Try>,
     attempts: usize,
     /// Tries that are answered, and when their rows were made.
     done: VecDeque<(KtimeNs, Key, u64)>,
@@ -144,8 +139,8 @@ impl DnsTable {
             failing: Failing::default(),
             upstreams: Upstreams::default(),
             homes: FxHashSet::default(),
-            groups: FxHashMap::default(),
-            spare: Vec::new(),
+            groups: Groups::default(),
+            at_hand: None,
             attempts: 0,
             done: VecDeque::new(),
             unmatched: Once::default(),
@@ -174,6 +169,9 @@ impl DnsTable {
         context: &mut Context<'_>,
     ) {
         let before = context.rows.len();
+        if !seen.goes_on {
+            self.at_hand = None;
+        }
         match (seen.packet.place, seen.peek.is_response) {
             (Place::Queued | Place::Received, false) => self.query(seen, unplaced, context),
             (Place::Queued | Place::Received, true) => self.answer(seen, unplaced, context),
@@ -185,19 +183,18 @@ impl DnsTable {
             // That an answer finds no one is no failure of its own: the query was given up.
             (Place::Refused { .. }, true) => {}
         }
-        self.made(before, context);
+        self.made(before, seen.packet.ktime, context);
     }
 
     /// Takes a sight of a query, the first of a new try if need be.
     fn query(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
-        let key = seen.key();
         let received = seen.packet.place == Place::Received;
         if received {
             self.upstreams.receives(seen.packet.netns);
         }
-        if let Some(group) = self.groups.get_mut(&key)
-            && let Some(attempt) = group.of_query(seen).and_then(|index| group.get_mut(index))
-        {
+        let found = self.groups.of_query(seen, self.at_hand);
+        self.at_hand = found;
+        if let Some(attempt) = found.and_then(|found| self.groups.attempt_mut(found)) {
             attempt.query_passes(seen);
             attempt.clashes(context.insert);
             attempt.trail.note(Leg::Query, seen.packet);
@@ -207,7 +204,7 @@ impl DnsTable {
             }
         } else {
             unplaced.multi_question += u64::from(seen.peek.multi_question());
-            if let Some(attempt) = self.begin(key, seen, context) {
+            if let Some(attempt) = self.begin(seen, context) {
                 attempt.clashes(context.insert);
                 attempt.goes_on(seen);
                 attempt.trail.note(Leg::Query, seen.packet);
@@ -219,32 +216,24 @@ impl DnsTable {
     }
 
     /// Begins a try; `None` for want of room.
-    fn begin(
-        &mut self,
-        key: Key,
-        seen: &Seen<'_>,
-        context: &mut Context<'_>,
-    ) -> Option<&mut Attempt> {
+    fn begin(&mut self, seen: &Seen<'_>, context: &mut Context<'_>) -> Option<&mut Attempt> {
+        let key = seen.key();
         if self.attempts >= context.settings.tracked {
             self.press(context.settings.tracked);
         }
         let has_room = self.attempts < context.settings.tracked;
-        let group = match self.groups.entry(key) {
-            Entry::Vacant(vacant) if has_room => {
-                vacant.insert(self.spare.pop().unwrap_or_else(Group::new))
-            }
-            Entry::Occupied(occupied) if has_room && occupied.get().len() < TRIES => {
-                occupied.into_mut()
-            }
-            _ => {
-                self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
-                return None;
-            }
+        let place = has_room.then(|| self.groups.place_of(key));
+        let group = place.and_then(|place| Some((place, self.groups.at_mut(place)?)));
+        let Some((place, group)) = group.filter(|(_, group)| group.len() < TRIES) else {
+            self.evicted += u64::from(self.refused.is_first((key, seen.peek.question)));
+            return None;
         };
         self.attempts += 1;
         let retry_of = group.retry_of(seen);
         let attempt = group.push(Attempt::new(context, seen, retry_of));
-        self.upstreams.begins(key, attempt);
+        let serial = attempt.serial;
+        self.at_hand = Some(Try { place, serial });
+        self.upstreams.begins(place, attempt);
         Some(attempt)
     }
 
@@ -264,38 +253,24 @@ impl DnsTable {
     }
 
     fn retain(&mut self, keep: &mut impl FnMut(&mut Attempt) -> bool) {
-        let mut attempts = 0;
         let upstreams = &mut self.upstreams;
-        let mut keep = |attempt: &mut Attempt| {
+        self.attempts = self.groups.retain(&mut |attempt| {
             let kept = keep(attempt);
             if !kept {
                 upstreams.forget(attempt);
             }
             kept
-        };
-        self.groups.retain(|_, group| {
-            let kept = group.retain(&mut keep);
-            attempts += if kept { group.len() } else { 0 };
-            kept
         });
-        self.attempts = attempts;
     }
 
     fn answer(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced, context: &mut Context<'_>) {
-        let key = seen.key();
-        let Some(group) = self.groups.get_mut(&key) else {
-            let first = self.unmatched.is_first((key, seen.peek.question));
-            unplaced.unmatched += u64::from(first);
+        let found = self.groups.of_answer(seen, self.at_hand);
+        self.at_hand = found.map(|(found, _)| found);
+        let Some((found, begins)) = found else {
+            self.strange(seen, unplaced);
             return;
         };
-        let Some((index, begins)) = group.of_answer(seen) else {
-            let fooled = group.newest(|attempt| seen.answers(attempt));
-            if let Some(attempt) = fooled.and_then(|index| group.get_mut(index)) {
-                attempt.stranger.get_or_insert(seen.ends.asked.ip());
-            }
-            return;
-        };
-        let Some(attempt) = group.get_mut(index) else {
+        let Some(attempt) = self.groups.attempt_mut(found) else {
             return;
         };
         attempt.passes(seen.ends);
@@ -338,6 +313,20 @@ impl DnsTable {
         }
     }
 
+    /// An answer is of no try: to nothing that was asked, or of somebody else than was asked.
+    fn strange(&mut self, seen: &Seen<'_>, unplaced: &mut Unplaced) {
+        let key = seen.key();
+        let Some(group) = self.groups.get_mut(&key) else {
+            let first = self.unmatched.is_first((key, seen.peek.question));
+            unplaced.unmatched += u64::from(first);
+            return;
+        };
+        let fooled = group.newest(|attempt| seen.answers(attempt));
+        if let Some(attempt) = fooled.and_then(|index| group.get_mut(index)) {
+            attempt.stranger.get_or_insert(seen.ends.asked.ip());
+        }
+    }
+
     fn query_dropped(
         &mut self,
         seen: &Seen<'_>,
@@ -372,13 +361,11 @@ impl DnsTable {
         unplaced: &mut Unplaced,
         context: &mut Context<'_>,
     ) -> Option<&mut Attempt> {
-        let key = seen.key();
-        let known = self.groups.get(&key);
-        let attempt = match known.and_then(|group| group.of_query(seen)) {
-            Some(index) => self.groups.get_mut(&key)?.get_mut(index),
+        let attempt = match self.groups.of_query(seen, None) {
+            Some(found) => self.groups.attempt_mut(found),
             None if seen.is_sent() => {
                 unplaced.multi_question += u64::from(seen.peek.multi_question());
-                self.begin(key, seen, context)
+                self.begin(seen, context)
             }
             None => None,
         }?;
@@ -412,7 +399,7 @@ impl DnsTable {
     ) {
         let before = context.rows.len();
         self.reject(quoted, error, ends, cause, context);
-        self.made(before, context);
+        self.made(before, error.ktime, context);
     }
 
     fn reject(
@@ -436,21 +423,21 @@ impl DnsTable {
             protocol: quoted.protocol,
             packet: error,
             captured: quoted.payload,
-            peek,
-            ends,
+            peek: &peek,
+            ends: &ends,
+            goes_on: false,
             client: None,
         };
-        let key = seen.key();
-        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(ends);
-        let group = self.groups.get_mut(&key);
+        let asks = |attempt: &Attempt| seen.asks(attempt) && attempt.concerns(&ends);
+        let group = self.groups.get_mut(&seen.key());
         if let Some(attempt) = group.and_then(|group| group.get_mut(group.newest(asks)?)) {
-            attempt.passes(ends);
+            attempt.passes(&ends);
             attempt.reject(error, cause, context);
             self.failing.rejected(&seen, attempt.serial);
             let (serial, at) = (attempt.serial, error.ktime);
             self.upstreams.ended(serial, at, Outcome::Rejected, None);
         } else if ends.is_told(error)
-            && let Some(attempt) = self.begin(key, &seen, context)
+            && let Some(attempt) = self.begin(&seen, context)
         {
             // Who asked is told by the query's drop, which comes after the error.
             attempt.rejected = Some(Rejected {
@@ -464,7 +451,7 @@ impl DnsTable {
     /// captured there: the latest one that waits between these ends is meant.
     pub(super) fn leads_to(&mut self, ends: Ends) {
         if let Some(attempt) = self.search(Protocol::Udp, ends) {
-            attempt.passes(ends);
+            attempt.passes(&ends);
         }
     }
 
@@ -474,22 +461,24 @@ impl DnsTable {
             return None;
         }
         self.searches += 1;
-        let waits = |attempt: &Attempt| attempt.concerns(ends) && attempt.state == State::Waiting;
-        self.groups
-            .iter_mut()
-            .filter(|(key, _)| key.client == ends.client && key.protocol == protocol)
-            .filter_map(|(_, group)| group.get_mut(group.newest(waits)?))
-            .max_by_key(|attempt| attempt.serial)
+        let waits = |attempt: &Attempt| attempt.concerns(&ends) && attempt.state == State::Waiting;
+        let of = |key: &Key| key.client == ends.client && key.protocol == protocol;
+        let found = self.groups.latest(of, waits)?;
+        self.groups.attempt_mut(found)
     }
 
-    /// Rows are new since `before`: they are told what their servers asked others, and tries that
-    /// they end need not be remembered much longer.
-    fn made(&mut self, before: usize, context: &mut Context<'_>) {
-        if context.rows.len() == before {
-            return;
+    /// Rows are new since `before`, made at `now`: they are told what their servers asked others, and tries
+    /// that they end need not be remembered much longer.
+    fn made(&mut self, before: usize, now: KtimeNs, context: &mut Context<'_>) {
+        if context.rows.len() > before {
+            self.note_made(before, now, context);
         }
+    }
+
+    // Apart, so that nothing is called where none is new, as after nearly all events.
+    #[inline(never)]
+    fn note_made(&mut self, before: usize, now: KtimeNs, context: &mut Context<'_>) {
         self.explain(before, context);
-        let now = context.clocks.ktime;
         for row in context.rows.get(before..).unwrap_or_default() {
             if let Row::Dns(dns) = row
                 && dns.latency.is_some()
@@ -512,18 +501,16 @@ impl DnsTable {
             && now - since >= KEEP_DONE
         {
             self.done.pop_front();
-            if let Entry::Occupied(group) = self.groups.entry(key)
-                && let Some(attempt) = group.get().alone()
-                && attempt.serial == serial
-                && attempt.state == State::Done
-            {
-                self.upstreams.forget(attempt);
-                self.attempts -= 1;
-                let group = group.remove();
-                if self.spare.len() < SPARE {
-                    self.spare.push(group.emptied());
+            let is_over =
+                |attempt: &&Attempt| attempt.serial == serial && attempt.state == State::Done;
+            self.groups.forget(key, |group| {
+                let over = group.alone().filter(is_over);
+                if let Some(attempt) = over {
+                    self.upstreams.forget(attempt);
+                    self.attempts -= 1;
                 }
-            }
+                over.is_some()
+            });
         }
     }
 
@@ -543,7 +530,7 @@ impl DnsTable {
         self.sweep_sockets(now, context);
         let before = context.rows.len();
         self.retain(&mut |attempt| attempt.age(now, unplaced, context));
-        self.made(before, context);
+        self.made(before, now, context);
     }
 
     /// No more will come: answers and errors that were under way have come as far as they will. Returns how
@@ -560,7 +547,7 @@ impl DnsTable {
             open += u64::from(attempt.state == State::Waiting);
             true
         });
-        self.made(before, context);
+        self.made(before, context.clocks.ktime, context);
         open
     }
 }

@@ -55,6 +55,12 @@ impl Inserts {
         if self.clashes.is_empty() && self.full.is_empty() {
             return None;
         }
+        self.told(packet)
+    }
+
+    // Apart, so that nothing is called for nearly all packets.
+    #[inline(never)]
+    fn told(&mut self, packet: &Packet) -> Option<Why> {
         let dropped = match packet.place {
             Place::Dropped { hook, .. } => Some(hook),
             Place::Queued => None,

@@ -107,10 +107,9 @@ pub(super) struct State {
     truncated: Recent<(IpAddr, SocketAddr), KtimeNs>,
     probes: Recent<String, u32>,
     backends: BTreeMap<SocketAddr, Did>,
-    /// Answers by what was asked.
-    asked: BTreeMap<SocketAddr, u64>,
-    /// What was asked, translated and answered; and how often it then was not translated.
-    translated: BTreeMap<SocketAddr, u64>,
+    /// What was asked and answered; and how often it was not translated after it had been, `None` where it
+    /// never was.
+    asked: BTreeMap<SocketAddr, Option<u64>>,
 }
 
 impl State {
@@ -121,17 +120,17 @@ impl State {
             self.add_dns(dns, good);
         }
         if good && (self.asked.len() < BACKENDS || self.asked.contains_key(&row.asked())) {
-            *self.asked.entry(row.asked()).or_default() += 1;
+            let astray = self.asked.entry(row.asked()).or_default();
+            if row.backend().is_some() {
+                astray.get_or_insert(0);
+            }
         }
         let Some(backend) = row.backend() else {
-            if !good && let Some(astray) = self.translated.get_mut(&row.asked()) {
+            if !good && let Some(Some(astray)) = self.asked.get_mut(&row.asked()) {
                 *astray += 1;
             }
             return;
         };
-        if good && self.translated.len() < BACKENDS {
-            self.translated.entry(row.asked()).or_default();
-        }
         if self.backends.len() >= BACKENDS && !self.backends.contains_key(&backend) {
             return;
         }
@@ -223,14 +222,12 @@ impl State {
 
     /// Whether `asked` was translated, and somebody answered.
     pub(super) fn is_translated(&self, asked: SocketAddr) -> bool {
-        self.translated.contains_key(&asked)
+        matches!(self.asked.get(&asked), Some(Some(_)))
     }
 
     /// Whether `asked` was not translated after it had been, for others.
     pub(super) fn is_astray(&self, asked: SocketAddr) -> bool {
-        self.translated
-            .get(&asked)
-            .is_some_and(|astray| *astray > 0)
+        matches!(self.asked.get(&asked), Some(Some(1..)))
     }
 
     /// Whether a backend that answered has left what it was a backend of.

@@ -321,7 +321,7 @@ impl Trace {
     }
 
     fn add_dns(&mut self, dns: &Dns) {
-        if !self.dns.contains_key(&dns.asked) && self.dns.len() >= ADDRESSES {
+        if self.dns.len() >= ADDRESSES && !self.dns.contains_key(&dns.asked) {
             self.beyond += 1;
             return;
         }
@@ -351,7 +351,7 @@ impl Trace {
 
     fn add_connection(&mut self, connection: &Connection) {
         let key = (connection.protocol, connection.asked);
-        if !self.connections.contains_key(&key) && self.connections.len() >= ADDRESSES {
+        if self.connections.len() >= ADDRESSES && !self.connections.contains_key(&key) {
             self.beyond += 1;
             return;
         }

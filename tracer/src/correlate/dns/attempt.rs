@@ -167,12 +167,12 @@ impl Attempt {
 
     /// Whether a packet between `ends` can belong here: it asks what was asked, or the backend
     /// that this became.
-    pub(super) fn concerns(&self, ends: Ends) -> bool {
+    pub(super) fn concerns(&self, ends: &Ends) -> bool {
         ends.asked == self.asked || Some(ends.asked) == self.backend
     }
 
     /// Takes what a further sight of query or answer tells.
-    pub(super) fn passes(&mut self, ends: Ends) {
+    pub(super) fn passes(&mut self, ends: &Ends) {
         if self.backend.is_none() {
             let through = (ends.asked != self.asked).then_some(ends.asked);
             self.backend = ends.backend.or(through);

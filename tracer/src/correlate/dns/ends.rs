@@ -58,7 +58,7 @@ impl DnsTable {
             IoEvent::Failed { errno } => self.application_told(io, errno),
             IoEvent::Delivered { .. } | IoEvent::Read { .. } | IoEvent::Sent { .. } => {
                 self.sockets.io(io, &mut self.updates);
-                self.update(context);
+                self.update(io.ktime, context);
             }
         }
     }
@@ -67,7 +67,7 @@ impl DnsTable {
     pub(super) fn sweep_sockets(&mut self, now: KtimeNs, context: &mut Context<'_>) {
         let keep = context.settings.keep;
         self.sockets.sweep(now, keep, &mut self.updates);
-        self.update(context);
+        self.update(now, context);
     }
 
     /// The try that sent or got this one; `None` when it is forgotten.
@@ -77,7 +77,7 @@ impl DnsTable {
     }
 
     /// Tells tries what became known of their datagrams.
-    fn update(&mut self, context: &mut Context<'_>) {
+    fn update(&mut self, now: KtimeNs, context: &mut Context<'_>) {
         let before = context.rows.len();
         let mut updates = std::mem::take(&mut self.updates);
         for (datagram, update) in updates.drain(..) {
@@ -96,7 +96,7 @@ impl DnsTable {
             }
         }
         self.updates = updates;
-        self.made(before, context);
+        self.made(before, now, context);
     }
 }
 

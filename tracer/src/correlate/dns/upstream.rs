@@ -8,11 +8,13 @@
 use std::net::SocketAddr;
 
 use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
 use super::{
     super::{Context, journey::split, message::QuestionKey, words},
-    DnsTable, Key, Seen,
+    DnsTable, Seen,
     attempt::{Attempt, State},
+    group::Try,
 };
 use crate::model::{Dns, KtimeNs, NetnsInode, Outcome, Row, Upstream, journey};
 
@@ -21,9 +23,6 @@ const SAME: usize = 16;
 
 /// Most queries outward that are kept for one query of a client.
 const LEGS: usize = 8;
-
-/// A try, wherever it is.
-type Try = (Key, u64);
 
 /// A query outward.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +67,7 @@ struct Served {
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
     /// Tries that are remembered, by question.
-    same: FxHashMap<QuestionKey, Vec<Try>>,
+    same: FxHashMap<QuestionKey, SmallVec<[Try; 2]>>,
     /// Namespaces that queries come into, from which alone such queries are sent.
     servers: FxHashSet<NetnsInode>,
     legs: FxHashMap<u64, Leg>,
@@ -84,12 +83,13 @@ impl Upstreams {
         self.servers.insert(netns);
     }
 
-    /// A try is begun.
-    pub(super) fn begins(&mut self, key: Key, attempt: &Attempt) {
+    /// A try is begun, in the group at `place`.
+    pub(super) fn begins(&mut self, place: usize, attempt: &Attempt) {
         if let Some(question) = attempt.question {
             let same = self.same.entry(question).or_default();
             if same.len() < SAME {
-                same.push((key, attempt.serial));
+                let serial = attempt.serial;
+                same.push(Try { place, serial });
             }
         }
     }
@@ -99,7 +99,7 @@ impl Upstreams {
         if let Some(question) = attempt.question
             && let Some(same) = self.same.get_mut(&question)
         {
-            same.retain(|&(_, serial)| serial != attempt.serial);
+            same.retain(|of| of.serial != attempt.serial);
             if same.is_empty() {
                 self.same.remove(&question);
             }
@@ -289,13 +289,12 @@ impl DnsTable {
         };
         // A TCP segment may leave in anybody's context.
         let pid = sender.pid.filter(|_| seen.is_sent());
-        let waits = |&&(key, of): &&Try| {
-            let group = self.groups.get(&key);
-            let attempt = group.and_then(|group| group.get(group.newest(|a| a.serial == of)?));
-            of != serial && attempt.is_some_and(|attempt| attempt.waits_at(seen, pid))
+        let waits = |of: &&Try| {
+            let attempt = self.groups.attempt(**of);
+            of.serial != serial && attempt.is_some_and(|attempt| attempt.waits_at(seen, pid))
         };
         let waiting: Vec<Try> = same.iter().filter(waits).copied().collect();
-        let free = |&&(_, of): &&Try| !self.upstreams.has_own(of);
+        let free = |of: &&Try| !self.upstreams.has_own(of.serial);
         let Some(&chosen) = waiting.iter().find(free).or(waiting.first()) else {
             return;
         };
@@ -312,8 +311,8 @@ impl DnsTable {
         self.upstreams
             .flying
             .insert((packet.netns, question), serial);
-        for (_, of) in waiting {
-            let own = of == chosen.1;
+        for Try { serial: of, .. } in waiting {
+            let own = of == chosen.serial;
             if own || !self.upstreams.has_own(of) {
                 let tie = Tie {
                     serial,
@@ -327,9 +326,8 @@ impl DnsTable {
     }
 
     /// Who read this query.
-    fn reader(&self, (key, serial): Try) -> Option<u32> {
-        let group = self.groups.get(&key)?;
-        let attempt = group.get(group.newest(|attempt| attempt.serial == serial)?)?;
+    fn reader(&self, of: Try) -> Option<u32> {
+        let attempt = self.groups.attempt(of)?;
         attempt.ends.query.reader().map(|task| task.pid)
     }
 

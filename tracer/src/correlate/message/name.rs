@@ -129,18 +129,16 @@ fn plain(flat: &[u8]) -> Option<String> {
         return None;
     };
     let mut text = labels.to_vec();
-    // Bytes of the label at hand that are still to come; were it a pointer, more than there are.
-    let mut left = *first;
-    for byte in &mut text {
-        if left == 0 {
-            left = std::mem::replace(byte, b'.');
-        } else if PLAIN[usize::from(*byte)] {
-            left -= 1;
-        } else {
-            return None;
-        }
+    let (mut next, mut dots) = (usize::from(*first), 0);
+    while let Some(length) = text.get_mut(next) {
+        next += 1 + usize::from(std::mem::replace(length, b'.'));
+        dots += 1;
     }
-    if left > 0 {
+    // After a pointer it would be beyond the end.
+    let is_whole = next == text.len();
+    let others = text.iter().filter(|byte| !PLAIN[usize::from(**byte)]);
+    // All bytes are looked at, for nearly always all are plain but the dots.
+    if !is_whole || others.count() != dots {
         return None;
     }
     String::from_utf8(text).ok()
