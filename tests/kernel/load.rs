@@ -85,6 +85,31 @@ fn every_query_of_dnsperf_over_tcp_is_a_row() {
     assert_eq!(queries, 4000);
 }
 
+/// Processors' lanes have room for some hundreds of them.
+#[test]
+#[ignore = "needs root and a BPF kernel; run `cargo xtask test kernel`"]
+fn what_happens_while_the_tracer_is_held_up_is_told_later() {
+    let lab = lab("heldup");
+    let netns = lab.netns(CLIENT1);
+    let questions = Questions::new();
+    let path = questions.path().to_str().expect("it is of our making");
+    let tracer = Tracer::start(&format!("--ring-kib 16384 --netns {netns}"));
+    tracer.held_up(|| {
+        let command = ["dnsperf", "-s", "10.96.0.10", "-d", path];
+        let said = text_of(
+            &netns,
+            &[&command[..], &["-n", "10", "-Q", "2000"]].concat(),
+        );
+        assert_eq!(counted(&said, "Queries completed:"), 2000, "{said}");
+    });
+    let traced = tracer.stop();
+    assert_eq!(traced.summary["dns"][0]["answered"], 2000);
+    // Whether its records came by a lane, by the ring, or by one each.
+    let translated = "\"backend\":{";
+    assert_eq!(traced.count(translated), 2000, "{}", traced.summary);
+    traced.assert_whole();
+}
+
 /// On a guest without KVM, where the kernel tier sets `host_dns`, a hundredth of it: dnsperf and the servers
 /// would not reach more.
 #[test]

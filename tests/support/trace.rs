@@ -126,6 +126,19 @@ impl Tracer {
         &self.lines
     }
 
+    /// Stops it, as a node that is busy does, while `work` is done.
+    pub(crate) fn held_up(&self, work: impl FnOnce()) {
+        self.signal(Signal::STOP);
+        work();
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("pids are below 2^22");
+        let pid = Pid::from_raw(pid).expect("a child's pid is not 0");
+        kill_process(pid, signal).expect("it runs");
+    }
+
     /// Gives everything unanswered the time to become a row, then interrupts it as Ctrl-C does.
     pub(crate) fn stop(self) -> Traced {
         // Time-outs are looked for every 250 ms.
@@ -141,9 +154,7 @@ impl Tracer {
 
     /// Sends `signal` and collects the rest.
     pub(crate) fn stop_now(mut self, signal: Signal) -> Traced {
-        let pid = i32::try_from(self.child.id()).expect("pids are below 2^22");
-        let pid = Pid::from_raw(pid).expect("a child's pid is not 0");
-        kill_process(pid, signal).expect("it runs");
+        self.signal(signal);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

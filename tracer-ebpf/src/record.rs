@@ -280,13 +280,14 @@ abi! {
 pub const LAID_RECORD: usize = core::mem::offset_of!(Laid, packet);
 
 /// Bytes of a [`Chunk`] where records begin; a power of two.
-pub const CHUNK: u64 = 16_384;
+pub const CHUNK: u64 = CHUNK_BYTES as u64;
+const CHUNK_BYTES: usize = 16_384;
 
 abi! {
     /// A piece of a [`Lane`]'s memory, with room for a record that begins at its end: an element of the map `CHUNKS`.
     pub struct Chunk {
         /// Words, for records are aligned so.
-        pub words: [u64; (CHUNK as usize + size_of::<Laid>()) / 8],
+        pub words: [u64; (CHUNK_BYTES + size_of::<Laid>()) / 8],
     }
 }
 

@@ -29,18 +29,18 @@ pub(super) fn chunks(ring_bytes: u32, cpus: usize) -> u32 {
 
 /// The maps `LANES` and `CHUNKS`.
 pub(super) struct Lanes {
-    lanes: Mapped,
+    written: Mapped,
     chunks: Mapped,
     readers: Readers,
 }
 
 impl Lanes {
     pub(super) fn open(lanes: Map, chunks: Map) -> Result<Self, Error> {
-        let lanes = Mapped::new("LANES", lanes, size_of::<Lane>())?;
+        let written = Mapped::new("LANES", lanes, size_of::<Lane>())?;
         let chunks = Mapped::new("CHUNKS", chunks, size_of::<Chunk>())?;
         Ok(Self {
-            readers: Readers::new(lanes.elements),
-            lanes,
+            readers: Readers::new(written.elements),
+            written,
             chunks,
         })
     }
@@ -48,7 +48,7 @@ impl Lanes {
     /// Hands `take` each record that is new, or longer than it was, and how many of its sights were taken before.
     /// `take` tells how many it has by now.
     pub(super) fn read(&mut self, take: &mut impl FnMut(&[u8], usize) -> usize) {
-        let (lanes, chunks) = (self.lanes.words(), self.chunks.words());
+        let (lanes, chunks) = (self.written.words(), self.chunks.words());
         self.readers.read(lanes, chunks, take);
     }
 }
@@ -62,7 +62,7 @@ struct Reader {
     /// Where the next record begins.
     at: u64,
     /// Bytes of that record which were taken: it was the newest.
-    len: u64,
+    len: usize,
     /// Sights that those tell of.
     sights: usize,
 }
@@ -104,7 +104,8 @@ impl Reader {
         while self.at <= newest
             && let Some(laid) = laid(chunks, self.at)
         {
-            let len = laid[0].load(Ordering::Acquire).min(LONGEST);
+            let len = usize::try_from(laid[0].load(Ordering::Acquire));
+            let len = len.unwrap_or(LONGEST).min(LONGEST);
             if len != self.len {
                 self.sights = take(written(laid, len), self.sights);
                 self.len = len;
@@ -112,7 +113,7 @@ impl Reader {
             if self.at == newest {
                 break;
             }
-            let end = self.at + LAID_RECORD as u64 + len;
+            let end = self.at + (LAID_RECORD + len) as u64;
             *self = Self {
                 at: next_at(self.at, end),
                 len: 0,
@@ -126,7 +127,7 @@ impl Reader {
 }
 
 /// Most bytes of a record.
-const LONGEST: u64 = (size_of::<Laid>() - LAID_RECORD) as u64;
+const LONGEST: usize = size_of::<Laid>() - LAID_RECORD;
 
 /// The words of what lies at `at` of a lane; `None` where nothing can.
 fn laid(chunks: &[AtomicU64], at: u64) -> Option<&[AtomicU64]> {
@@ -139,10 +140,10 @@ fn laid(chunks: &[AtomicU64], at: u64) -> Option<&[AtomicU64]> {
 
 /// The first `len` bytes of a record, at most [`LONGEST`].
 #[expect(unsafe_code, reason = "what is written for good is read as bytes")]
-fn written(laid: &[AtomicU64], len: u64) -> &[u8] {
+fn written(laid: &[AtomicU64], len: usize) -> &[u8] {
     let record = &laid[LAID_RECORD / 8..];
     // SAFETY: the words lie within `record`, and programs told that they will not change them again until they are read.
-    unsafe { std::slice::from_raw_parts(record.as_ptr().cast(), len as usize) }
+    unsafe { std::slice::from_raw_parts(record.as_ptr().cast(), len) }
 }
 
 /// A map's memory, which the kernel writes to.

@@ -415,7 +415,7 @@ unsafe fn free(lane: *mut Lane) -> u64 {
             if unread >= chunks {
                 return 0;
             }
-            if unread > chunks / 2 {
+            if unread * 2 >= chunks {
                 output::wake_reader();
             }
         }
