@@ -55,13 +55,10 @@ fn laid(cpu: u32, at: u64) -> Option<*mut Laid> {
     let chunks = config!(lane_chunks);
     let chunk = cpu * chunks + ((at / CHUNK) as u32 & (chunks - 1));
     let chunk = CHUNKS.get_ptr_mut(chunk)?.cast::<u8>();
-    // The mask is for the verifier. SAFETY: a chunk has room for a record behind any place that the mask leaves.
+    // The mask is for the verifier.
+    // SAFETY: a chunk has room for a record behind any place that the mask leaves.
     unsafe {
         let at = (black_box(at) & (CHUNK - 8)) as usize;
-        #[expect(
-            clippy::cast_ptr_alignment,
-            reason = "a multiple of eight, by the mask"
-        )]
         Some(black_box(chunk.add(at).cast()))
     }
 }
