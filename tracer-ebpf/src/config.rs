@@ -71,7 +71,7 @@ abi! {
         pub pad: u8,
         /// Bytes in the ring at which the reader is woken before its timer.
         pub wake_at: u32,
-        /// Chunks of each processor's lane, a power of two.
+        /// Chunks of each processor's lane, a power of two; 0 where lanes are not used.
         pub lane_chunks: u32,
     }
 }

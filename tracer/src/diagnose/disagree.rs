@@ -26,6 +26,10 @@ pub(super) const SERVERS_DISAGREE: Diagnosis = Diagnosis {
 /// Two questions of one socket closer than this were sent at once.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
+/// Most answers that are remembered, of each of two generations. Few, for all are looked up: they are to stay in a
+/// processor's cache, and servers that are asked at once answer soon after each other.
+const ANSWERS: usize = 1024;
+
 /// Most clients that are told apart.
 const CLIENTS: usize = 256;
 
@@ -39,7 +43,7 @@ type Question = (SocketAddr, u16, Option<u16>);
 /// What was answered of late, and which clients' servers disagreed.
 #[derive(Debug, Default)]
 pub(super) struct Disagree {
-    answers: Recent<Question, (SocketAddr, u16, KtimeNs)>,
+    answers: Recent<Question, (SocketAddr, u16, KtimeNs), ANSWERS>,
     clients: BTreeMap<IpAddr, Told>,
 }
 

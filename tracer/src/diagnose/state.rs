@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use super::Left;
 use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row, verdict::Verdict};
 
-/// Most entries of a generation; there are two.
+/// Most entries of a generation, unless said otherwise; there are two.
 const ROOM: usize = 8192;
 
 /// Most backends that are told apart.
@@ -30,12 +30,12 @@ const FALLBACK: Duration = Duration::from_secs(30);
 
 /// Entries of the last while: when one generation is full, the one before it is forgotten.
 #[derive(Debug)]
-pub(super) struct Recent<K, V> {
+pub(super) struct Recent<K, V, const MOST: usize = ROOM> {
     new: FxHashMap<K, V>,
     old: FxHashMap<K, V>,
 }
 
-impl<K, V> Default for Recent<K, V> {
+impl<K, V, const MOST: usize> Default for Recent<K, V, MOST> {
     fn default() -> Self {
         Self {
             new: FxHashMap::default(),
@@ -44,7 +44,7 @@ impl<K, V> Default for Recent<K, V> {
     }
 }
 
-impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
+impl<K: Eq + std::hash::Hash, V, const MOST: usize> Recent<K, V, MOST> {
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.turn();
         self.new.insert(key, value);
@@ -62,7 +62,7 @@ impl<K: Eq + std::hash::Hash, V> Recent<K, V> {
     }
 
     fn turn(&mut self) {
-        if self.new.len() >= ROOM {
+        if self.new.len() >= MOST {
             std::mem::swap(&mut self.old, &mut self.new);
             self.new.clear();
         }

@@ -20,8 +20,13 @@ const MOST: u32 = 16;
 /// Fewest of them, for one that is being read gives no room yet.
 const FEWEST: u32 = 2;
 
-/// How many chunks each of `cpus` lanes has, which together take about as much memory as the ring; a power of two.
+/// How many chunks each of `cpus` lanes has, a power of two; together they take no more than the ring, where that is
+/// large enough. None where a processor may show others what it wrote in another order, which programs cannot prevent
+/// before Linux 6.15 (`BPF_STORE_REL`): all records go by the ring there.
 pub(super) fn chunks(ring_bytes: u32, cpus: usize) -> u32 {
+    if !cfg!(target_arch = "x86_64") {
+        return 0;
+    }
     let each = u64::from(ring_bytes) / CHUNK / (cpus as u64).max(1);
     let each = u32::try_from(each).unwrap_or(MOST).clamp(FEWEST, MOST);
     1 << each.ilog2()
@@ -304,7 +309,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lanes_take_about_as_much_as_the_ring_and_never_more_than_they_use() {
+    fn lanes_take_no_more_than_the_ring_where_that_is_large_enough() {
         assert_eq!(chunks(4 << 20, 2), MOST);
         assert_eq!(chunks(4 << 20, 20), 8, "a power of two");
         assert_eq!(chunks(4 << 20, 512), FEWEST);

@@ -121,7 +121,8 @@ impl Object {
         let log_level: u8 = if options.log { 0xff } else { 0 };
         let lanes = u32::try_from(cpus).unwrap_or(u32::MAX);
         loader.map_max_entries("LANES", lanes);
-        loader.map_max_entries("CHUNKS", lanes.saturating_mul(config.lane_chunks));
+        let chunks = lanes.saturating_mul(config.lane_chunks).max(1);
+        loader.map_max_entries("CHUNKS", chunks);
         for map in unused(output) {
             loader.map_max_entries(map, 1);
         }
