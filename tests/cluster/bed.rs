@@ -303,6 +303,10 @@ impl Drop for Outage<'_> {
         while !self.0.answers() && Instant::now() < deadline {
             sleep(Duration::from_millis(200));
         }
+        // Each of its watches that failed is tried again later and later, up to a minute: a new one begins at once.
+        let manager = "control-kube-controller-manager";
+        self.0.end(manager);
+        self.0.component(manager, "start");
     }
 }
 

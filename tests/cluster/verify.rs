@@ -60,6 +60,12 @@ struct Objects<'a>(&'a Cluster);
 impl<'a> Objects<'a> {
     fn make(cluster: &'a Cluster, made: &[Made], api: &mut Api) -> Self {
         let objects = Self(cluster);
+        cluster.kubectl(&format!("create namespace {NAMESPACE}"));
+        // No pod is admitted before its account.
+        cluster.kubectl(&format!(
+            "wait serviceaccount/default -n {NAMESPACE} --for=create --timeout=30s"
+        ));
+        cluster.apply(NEVER_READY);
         for (node, zone) in NODES.iter().zip(ZONES) {
             let labels = json!({"metadata": {"labels": {ZONE: zone}}});
             api.patch(&format!("/api/v1/nodes/{node}"), &labels);
@@ -180,13 +186,6 @@ fn serve_in_pod(cluster: &Cluster, world: &mut World) {
 fn packets_go_where_the_evaluator_foretells_for_services_of_every_kind() {
     let cluster = Cluster::up();
     let mut world = World::new(|name| cluster.netns(name), PACE);
-    cluster.kubectl(&format!("create namespace {}", objects::NAMESPACE));
-    // No pod is admitted before its account.
-    cluster.kubectl(&format!(
-        "wait serviceaccount/default -n {} --for=create --timeout=30s",
-        objects::NAMESPACE
-    ));
-    cluster.apply(NEVER_READY);
     let mut made = objects::all(SEED, &PLACES);
     made.extend(objects::of_never_ready());
     let mut api = Api::connect(&cluster);

@@ -244,6 +244,10 @@ abi! {
         pub end: u64,
         /// Address of its packet's `struct sk_buff`; 0 when that will pass no further place.
         pub open: u64,
+        /// Address of its buffer (`sk_buff.head`).
+        pub head: u64,
+        /// Address of its IP header.
+        pub ip: u64,
         /// Address of the packet's device (`struct net_device`) at its first place.
         pub dev: u64,
         /// Address of the network namespace (`struct net`) where it was received last; 0 where it has left since.

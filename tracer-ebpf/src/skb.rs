@@ -146,6 +146,19 @@ impl<const DIRECT: bool> Skb<DIRECT> {
         }
     }
 
+    /// Whether its buffer is at `head`. A comparison is all that the verifier lets be done with a pointer to bytes.
+    #[inline(always)]
+    pub(crate) fn has_head(self, head: u64) -> bool {
+        load::<u64, DIRECT>(self.0, offset!(skb_head)) == head
+    }
+
+    /// Whether its first byte is at `data`.
+    #[inline(always)]
+    pub(crate) fn has_data(self, data: u64) -> bool {
+        // The loader refuses a kernel where `data` does not follow `head`.
+        load::<u64, DIRECT>(self.0, offset!(skb_head) + 8) == data
+    }
+
     /// Where the packet's bytes begin and end. Read by the helper in any program: since Linux
     /// 6.16 the verifier would not let these pointers be reckoned with.
     #[inline(always)]

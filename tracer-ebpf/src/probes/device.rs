@@ -46,19 +46,11 @@ pub fn netif_receive_skb(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn queued<const DIRECT: bool>(ctx: &impl EbpfContext, skb: Skb<DIRECT>) -> i32 {
-    let protocol = skb.protocol();
-    if skb::may_carry_ip(protocol) {
-        let bounds = skb.bounds();
-        let start = bounds.head + u64::from(skb.network_offset());
-        let (program, place) = (program::NET_DEV_QUEUE, place::QUEUED);
-        device(
-            ctx,
-            skb,
-            bounds,
-            skb::past_vlan(protocol, start),
-            program,
-            place,
-        );
+    let seen = seen(program::NET_DEV_QUEUE, place::QUEUED);
+    if !packet::lane::goes_on(&seen, skb) {
+        device(ctx, &seen, skb, |bounds| {
+            bounds.head + u64::from(skb.network_offset())
+        });
     }
     0
 }
@@ -66,45 +58,42 @@ fn queued<const DIRECT: bool>(ctx: &impl EbpfContext, skb: Skb<DIRECT>) -> i32 {
 /// On reception the network header is set only after this tracepoint; data points to it.
 #[inline(always)]
 fn received<const DIRECT: bool>(ctx: &impl EbpfContext, skb: Skb<DIRECT>) -> i32 {
-    let protocol = skb.protocol();
-    if skb::may_carry_ip(protocol) {
-        let bounds = skb.bounds();
-        let (program, place) = (program::NETIF_RECEIVE_SKB, place::RECEIVED);
-        device(
-            ctx,
-            skb,
-            bounds,
-            skb::past_vlan(protocol, bounds.data),
-            program,
-            place,
-        );
+    let seen = seen(program::NETIF_RECEIVE_SKB, place::RECEIVED);
+    if !packet::lane::goes_on(&seen, skb) {
+        device(ctx, &seen, skb, |bounds| bounds.data);
     }
     0
 }
 
 #[inline(always)]
-fn device<const DIRECT: bool>(
-    ctx: &impl EbpfContext,
-    skb: Skb<DIRECT>,
-    bounds: Bounds,
-    ip: u64,
-    program: u32,
-    place: u8,
-) {
-    let seen = Seen {
+fn seen(program: u32, place: u8) -> Seen {
+    Seen {
         program,
         place,
         reason: 0,
         location: 0,
-    };
-    if packet::lane::goes_on(&seen, skb, ip) {
+    }
+}
+
+/// Emits what is wanted of the packet, whose link layer's payload begins where `start` says.
+#[inline(always)]
+fn device<const DIRECT: bool>(
+    ctx: &impl EbpfContext,
+    seen: &Seen,
+    skb: Skb<DIRECT>,
+    start: impl FnOnce(&Bounds) -> u64,
+) {
+    let protocol = skb.protocol();
+    if !skb::may_carry_ip(protocol) {
         return;
     }
-    if let Err(Skip::Unreadable) = packet::observe(&seen, skb, ip, bounds) {
+    let bounds = skb.bounds();
+    let ip = skb::past_vlan(protocol, start(&bounds));
+    if let Err(Skip::Unreadable) = packet::observe(seen, skb, ip, bounds) {
         debug!(
             ctx,
-            "headers at {:x} cannot be read, program {}", ip, program
+            "headers at {:x} cannot be read, program {}", ip, seen.program
         );
-        output::unreadable(program);
+        output::unreadable(seen.program);
     }
 }

@@ -63,10 +63,10 @@ fn laid(cpu: u32, at: u64) -> Option<*mut Laid> {
     }
 }
 
-/// Adds this place to the record that was laid last, if that is of this very packet: it has the same memory, and the
+/// Adds this place to the record that was laid last, if that is of this very packet: it has the same memory, and there the
 /// same headers and beginning but for what routers and NAT change. One seen again at its first place was sent again.
 #[inline(always)]
-pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, ip: u64) -> bool {
+pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>) -> bool {
     if config!(headers) != 0 {
         return false;
     }
@@ -85,7 +85,9 @@ pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, ip: u64
         let mut same = false;
         if let Some(laid) = laid(cpu, (*lane).newest) {
             let first = &raw const (*laid).packet;
+            let ip = (*lane).ip;
             same = !dev.is_null()
+                && begins_at(seen, skb, (*lane).head, ip)
                 && skb::copy((&raw mut (*lane).next).cast(), BEGINNING as u32, ip)
                 && (*lane).passes < PASSES
                 && (*laid).len <= (size_of::<Packet>() + PASS_AT) as u64
@@ -100,6 +102,16 @@ pub(crate) fn goes_on<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, ip: u64
         (&raw mut (*lane).busy).write_volatile(0);
         same
     }
+}
+
+/// Whether the link layer's payload begins at `ip`, in the buffer at `head`: not where another packet was put around
+/// this one, nor where its bytes were copied elsewhere.
+#[inline(always)]
+fn begins_at<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, head: u64, ip: u64) -> bool {
+    if seen.place == place::RECEIVED {
+        return skb.has_data(ip);
+    }
+    skb.has_head(head) && head + u64::from(skb.network_offset()) == ip
 }
 
 /// Adds a place to the record; false where the packet is another.
@@ -377,6 +389,8 @@ pub(super) fn lays<const DIRECT: bool>(
             (*laid).len = len;
             (*lane).end = at + size_of::<u64>() as u64 + len;
             (*lane).open = skb.0 as u64;
+            (*lane).head = headers.bounds.head;
+            (*lane).ip = headers.ip;
             (*lane).dev = dev as u64;
             (*lane).within = within;
             (*lane).conntrack = conntrack;
