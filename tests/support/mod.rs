@@ -175,9 +175,7 @@ impl LyingDns {
 impl LyingDns {
     /// Sends it `signal`.
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.0.id()).expect("pids are below 2^22");
-        let pid = Pid::from_raw(pid).expect("a child's pid is not 0");
-        kill_process(pid, signal).expect("it runs");
+        kill_process(Pid::from_child(&self.0), signal).expect("it runs");
     }
 }
 

@@ -134,9 +134,7 @@ impl Tracer {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("pids are below 2^22");
-        let pid = Pid::from_raw(pid).expect("a child's pid is not 0");
-        kill_process(pid, signal).expect("it runs");
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     /// Gives everything unanswered the time to become a row, then interrupts it as Ctrl-C does.
