@@ -96,10 +96,8 @@ fn what_happens_while_the_tracer_is_held_up_is_told_later() {
     let tracer = Tracer::start(&format!("--ring-kib 16384 --netns {netns}"));
     tracer.held_up(|| {
         let command = ["dnsperf", "-s", "10.96.0.10", "-d", path];
-        let said = text_of(
-            &netns,
-            &[&command[..], &["-n", "10", "-Q", "2000"]].concat(),
-        );
+        let limits = ["-n", "10", "-Q", "2000"];
+        let said = text_of(&netns, &[&command[..], &limits].concat());
         assert_eq!(counted(&said, "Queries completed:"), 2000, "{said}");
     });
     let traced = tracer.stop();

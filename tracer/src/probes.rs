@@ -155,7 +155,7 @@ impl Decoder {
     }
 
     /// When a record's first fact was seen; `None` when the record is cut short.
-    pub fn ktime(record: &[u8]) -> Option<KtimeNs> {
+    fn ktime(record: &[u8]) -> Option<KtimeNs> {
         tracer_ebpf::read(record.get(KTIME_AT..)?).map(KtimeNs)
     }
 

@@ -378,11 +378,8 @@ impl DnsTable {
         let Some(cause) = self.why_dropped(seen.packet, context) else {
             return;
         };
-        let Some(group) = self.groups.get_mut(&seen.key()) else {
-            return;
-        };
-        let index = group.of_answer(seen).map(|(index, _)| index);
-        if let Some(attempt) = index.and_then(|index| group.get_mut(index)) {
+        let found = self.groups.of_answer(seen, None);
+        if let Some(attempt) = found.and_then(|(found, _)| self.groups.attempt_mut(found)) {
             attempt.answer_dropped(seen.packet, &cause, context);
         }
     }

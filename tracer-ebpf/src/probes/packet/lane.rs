@@ -17,8 +17,8 @@ use super::{Seen, emit, is_dns_port, remember_server};
 use crate::{
     output::{self, config, offset},
     record::{
-        BEGINNING, CHUNK, CONNTRACK_BYTES, Chunk, LANE_LIMIT, Laid, Lane, PASS_AT, PASSES, Packet,
-        Pass, mark, next_at, pass, place,
+        BEGINNING, CHUNK, CONNTRACK_BYTES, Chunk, LAID_RECORD, LANE_LIMIT, Laid, Lane, PASS_AT,
+        PASSES, Packet, Pass, mark, next_at, pass, place,
     },
     skb::{self, First, Headers, Skb, UDP},
 };
@@ -387,7 +387,7 @@ pub(super) fn lays<const DIRECT: bool>(
             (*packet).marks = marks;
             let len = (size_of::<Packet>() as u64 + parts as u64 + u64::from(captured) + 7) & !7;
             (*laid).len = len;
-            (*lane).end = at + size_of::<u64>() as u64 + len;
+            (*lane).end = at + LAID_RECORD as u64 + len;
             (*lane).open = skb.0 as u64;
             (*lane).head = headers.bounds.head;
             (*lane).ip = headers.ip;

@@ -277,7 +277,7 @@ impl Group {
     /// 2. where an answer begins, the newest try without one, of the same backend if there is
     ///    such; when all have one, the newest, whose answer has come again;
     /// 3. the newest try that has an answer.
-    pub(super) fn of_answer(&self, seen: &Seen<'_>) -> Option<(usize, bool)> {
+    fn of_answer(&self, seen: &Seen<'_>) -> Option<(usize, bool)> {
         let spot = Spot::of(seen.packet);
         let concerned = |attempt: &Attempt| seen.answers(attempt) && attempt.concerns(seen.ends);
         let is_this = |answer: &Answer| answer.beginning.is_of(seen.packet);
