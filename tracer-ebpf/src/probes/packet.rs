@@ -58,6 +58,25 @@ static VIPS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 static DNS_SERVERS: LruHashMap<[u32; 4], u8> = LruHashMap::with_max_entries(4096, 0);
 
+/// A DNS server that this processor's programs met last, of those whose addresses end alike: to find it here takes a
+/// fifth of the time.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Met {
+    address: [u32; 4],
+    /// How often it may be found here until it is looked up again, so that [`DNS_SERVERS`] knows that it is in use.
+    left: u32,
+}
+
+#[map]
+static SERVERS_MET: PerCpuArray<Met> = PerCpuArray::with_max_entries(SERVER_ENDINGS, 0);
+
+/// By so many endings servers are told apart; a power of two.
+const SERVER_ENDINGS: u32 = 64;
+
+/// Queries to a server between two at which it is looked up.
+const LOOK_UP_EVERY: u32 = 256;
+
 /// Memory of one program on one processor. Records are put together here, where the processor
 /// has it at hand, and then copied at their exact length.
 #[repr(C)]
@@ -248,8 +267,23 @@ fn wanted<const DIRECT: bool>(seen: &Seen, skb: Skb<DIRECT>, headers: &Headers) 
 /// Learns where a query that leaves goes, so that its answer is known by address.
 #[inline(always)]
 fn remember_server(server: &[u32; 4]) {
-    if !is_dns_server(server) {
-        let _ = DNS_SERVERS.insert(server, 1, 0);
+    let ending = u32::from_be(server[3]) % SERVER_ENDINGS;
+    let Some(met) = SERVERS_MET.get_ptr_mut(ending) else {
+        return;
+    };
+    // SAFETY: the map hands out this processor's own element; a program that another one interrupts may look up, or
+    // leave, one address too many.
+    unsafe {
+        let ([m0, m1, m2, m3], [s0, s1, s2, s3]) = ((*met).address, *server);
+        if (m0, m1, m2, m3) == (s0, s1, s2, s3) && (*met).left > 0 {
+            (*met).left -= 1;
+            return;
+        }
+        if !is_dns_server(server) {
+            let _ = DNS_SERVERS.insert(server, 1, 0);
+        }
+        (*met).address = [s0, s1, s2, s3];
+        (*met).left = LOOK_UP_EVERY;
     }
 }
 
