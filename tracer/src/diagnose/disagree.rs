@@ -28,7 +28,7 @@ const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// Most answers that are remembered, of each of two generations. Few, for all are looked up: they are to stay in a
 /// processor's cache, and servers that are asked at once answer soon after each other.
-const ANSWERS: usize = 1024;
+const ANSWERS: usize = 512;
 
 /// Most clients that are told apart.
 const CLIENTS: usize = 256;

@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    hash::BuildHasher as _,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use super::Left;
 use crate::model::{Dns, KtimeNs, Outcome, Protocol, Row, verdict::Verdict};
@@ -99,10 +100,40 @@ impl Did {
     }
 }
 
+/// A question for addresses that was answered: 16 bytes with the [`socket`] that asked, for all that are answered are
+/// kept here, whatever becomes of them.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    /// Nanoseconds since boot, and in the lowest bit whether it was AAAA.
+    at: u64,
+}
+
+impl Answered {
+    fn new(qtype: u16, at: KtimeNs) -> Self {
+        Self {
+            at: at.0 & !1 | u64::from(qtype == AAAA),
+        }
+    }
+
+    fn qtype(self) -> u16 {
+        if self.at & 1 == 1 { AAAA } else { A }
+    }
+
+    fn ktime(self) -> KtimeNs {
+        KtimeNs(self.at & !1)
+    }
+}
+
+/// Client and server of a query, by their hash alone: among the 16,384 that are remembered two are one in
+/// 10^11 of such states.
+fn socket(dns: &Dns) -> u64 {
+    FxBuildHasher.hash_one((dns.client.address, dns.asked))
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    answered: Recent<(SocketAddr, SocketAddr), (u16, KtimeNs)>,
+    answered: Recent<u64, Answered>,
     failed: Recent<(SocketAddr, SocketAddr), ()>,
     truncated: Recent<(IpAddr, SocketAddr), KtimeNs>,
     probes: Recent<String, u32>,
@@ -154,8 +185,8 @@ impl State {
         if let Some(qtype @ (A | AAAA)) = dns.qtype
             && good
         {
-            let socket = (dns.client.address, dns.asked);
-            self.answered.insert(socket, (qtype, dns.ktime));
+            let answered = Answered::new(qtype, dns.ktime);
+            self.answered.insert(socket(dns), answered);
         }
         if good && dns.truncated && dns.protocol == Protocol::Udp {
             let key = (dns.client.address.ip(), dns.asked);
@@ -175,9 +206,10 @@ impl State {
             Some(AAAA) => A,
             _ => return false,
         };
-        let answered = self.answered.get(&(dns.client.address, dns.asked));
-        answered.is_some_and(|(qtype, at)| {
-            *qtype == twin && *at - dns.ktime < AT_ONCE && dns.ktime - *at < AT_ONCE
+        let answered = self.answered.get(&socket(dns));
+        answered.is_some_and(|answered| {
+            let at = answered.ktime();
+            answered.qtype() == twin && at - dns.ktime < AT_ONCE && dns.ktime - at < AT_ONCE
         })
     }
 
