@@ -14,7 +14,7 @@ use tracer_ebpf::{
 };
 
 pub(super) use self::passes::times;
-use self::passes::{Passed, Passes};
+use self::passes::{Passed, Passes, flow};
 use super::drop;
 use crate::model::{
     CgroupId, Comm, Conntrack, Fact, Flow, Ifindex, KtimeNs, NetnsInode, Packet, Place, Sender,
@@ -153,14 +153,20 @@ fn further(
         let Passed {
             pass,
             conntrack,
-            flow,
+            turned,
         } = passes.next()?;
+        // Only what changed is written: these are large.
+        if let Some(turned) = turned {
+            packet.flow = flow(turned)?;
+        }
         if let Some(conntrack) = conntrack {
             entry = tuples.conntrack(conntrack);
+            packet.conntrack = entry;
         }
-        packet.flow = flow.unwrap_or(packet.flow);
         let has_entry = pass.parts & (pass::CONNTRACK | pass::SAME_CONNTRACK) != 0;
-        packet.conntrack = entry.filter(|_| has_entry);
+        if has_entry != packet.conntrack.is_some() {
+            packet.conntrack = entry.filter(|_| has_entry);
+        }
         packet.ktime = KtimeNs(pass.ktime_ns);
         packet.netns = NetnsInode(pass.netns);
         packet.ifindex = Ifindex(pass.ifindex);

@@ -17,8 +17,8 @@ pub(super) struct Passed<'a> {
     pub(super) pass: record::Pass,
     /// Its conntrack entry, where that is first seen there.
     pub(super) conntrack: Option<&'a [u8]>,
-    /// Its addresses and ports, where it is translated there.
-    pub(super) flow: Option<Flow>,
+    /// What it begins with, where it is translated there: [`flow`].
+    pub(super) turned: Option<&'a [u8]>,
 }
 
 impl<'a> Passes<'a> {
@@ -53,12 +53,12 @@ impl<'a> Passes<'a> {
         }
         let mut turned = None;
         if pass.parts & pass::TURNED != 0 {
-            turned = Some(flow(self.part(BEGINNING)?)?);
+            turned = Some(self.part(BEGINNING)?);
         }
         Some(Passed {
             pass,
             conntrack,
-            flow: turned,
+            turned,
         })
     }
 
@@ -80,7 +80,7 @@ pub(in crate::probes) fn times(record: &[u8], times: &mut Times) -> Option<()> {
 
 /// Source and destination of a UDP datagram that begins so, without options or extensions: RFC 791, section 3.1;
 /// RFC 8200, section 3; RFC 768.
-fn flow(beginning: &[u8]) -> Option<Flow> {
+pub(super) fn flow(beginning: &[u8]) -> Option<Flow> {
     let end = |address: usize, port: usize, v6: bool| {
         let ip = if v6 {
             IpAddr::from(*beginning.get(address..)?.first_chunk::<16>()?)
