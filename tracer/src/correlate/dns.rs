@@ -46,7 +46,7 @@ const SEARCHES: u32 = 16;
 /// How long a try is remembered after its row was made, at least, so that further sights of its answer, and
 /// copies of it, find it: longer than one packet may take from place to place. Short: at 100,000 queries a
 /// second what is remembered is to stay in a processor's cache.
-const KEEP_DONE: Duration = Duration::from_millis(20);
+const KEEP_DONE: Duration = Duration::from_millis(5);
 
 /// Most of [`Home`] that are remembered.
 const HOMES: usize = 65_536;

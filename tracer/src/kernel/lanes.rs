@@ -12,6 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use tracer_ebpf::record::{CHUNK, Chunk, LAID_RECORD, Laid, Lane, next_at};
 
 use super::Error;
+use crate::{model::KtimeNs, probes::Times};
 
 /// Most chunks of a lane: what is written again and again is to stay in its processor's cache. 256 KiB are some 300
 /// exchanges.
@@ -19,6 +20,9 @@ const MOST: u32 = 16;
 
 /// Fewest of them, for one that is being read gives no room yet.
 const FEWEST: u32 = 2;
+
+/// Most bytes of a lane that are read in one go: what is made of them, up to the rows, is to stay in this processor's cache.
+const AT_ONCE: u64 = 2 * CHUNK;
 
 /// How many chunks each of `cpus` lanes has, a power of two; together they take no more than the ring, where that is
 /// large enough. None where a processor may show others what it wrote in another order, which programs cannot prevent
@@ -51,10 +55,10 @@ impl Lanes {
     }
 
     /// Hands `take` each record that is new, or longer than it was, and how many of its sights were taken before.
-    /// `take` tells how many it has by now.
-    pub(super) fn read(&mut self, take: &mut impl FnMut(&[u8], usize) -> usize) {
+    /// `take` tells when it has been seen so far. Returns, where that was too much for one go, since when there may be more.
+    pub(super) fn read(&mut self, take: &mut impl FnMut(&[u8], usize) -> Times) -> Option<KtimeNs> {
         let (lanes, chunks) = (self.written.words(), self.chunks.words());
-        self.readers.read(lanes, chunks, take);
+        self.readers.read(lanes, chunks, take)
     }
 }
 
@@ -86,14 +90,16 @@ impl Readers {
         &mut self,
         lanes: &[AtomicU64],
         chunks: &[AtomicU64],
-        take: &mut impl FnMut(&[u8], usize) -> usize,
-    ) {
+        take: &mut impl FnMut(&[u8], usize) -> Times,
+    ) -> Option<KtimeNs> {
         let lanes = lanes.chunks_exact(size_of::<Lane>() / 8);
         let each = (chunks.len() / self.0.len().max(1)).max(1);
         let readers = self.0.iter_mut().zip(lanes.zip(chunks.chunks_exact(each)));
-        for (reader, (lane, chunks)) in readers {
-            reader.read(lane, chunks, take);
-        }
+        let more = readers.map(|(reader, (lane, chunks))| reader.read(lane, chunks, take));
+        more.fold(None, |first, more| match (first, more) {
+            (Some(first), Some(more)) => Some(more.min(first)),
+            (first, more) => first.or(more),
+        })
     }
 }
 
@@ -102,18 +108,23 @@ impl Reader {
         &mut self,
         lane: &[AtomicU64],
         chunks: &[AtomicU64],
-        take: &mut impl FnMut(&[u8], usize) -> usize,
-    ) {
+        take: &mut impl FnMut(&[u8], usize) -> Times,
+    ) -> Option<KtimeNs> {
         let newest = lane[offset_of!(Lane, newest) / 8].load(Ordering::Acquire);
         let before = self.at;
+        // Records of one processor begin in order of time.
+        let mut latest = None;
         while self.at <= newest
+            && self.at < before + AT_ONCE
             && let Some(laid) = laid(chunks, self.at)
         {
             let len = usize::try_from(laid[0].load(Ordering::Acquire));
             let len = len.unwrap_or(LONGEST).min(LONGEST);
             if len != self.len {
-                self.sights = take(written(laid, len), self.sights);
+                let times = take(written(laid, len), self.sights);
+                self.sights = times.len();
                 self.len = len;
+                latest = times.first().copied().or(latest);
             }
             if self.at == newest {
                 break;
@@ -128,6 +139,7 @@ impl Reader {
         if self.at != before {
             lane[offset_of!(Lane, read) / 8].store(self.at, Ordering::Release);
         }
+        latest.filter(|_| self.at >= before + AT_ONCE)
     }
 }
 
@@ -219,7 +231,7 @@ pub(super) mod tests {
         record
     }
 
-    /// A processor's lane of two chunks, as programs write it, and its reader.
+    /// A processor's lane, as programs write it, and its reader.
     struct Bench {
         lane: Vec<AtomicU64>,
         chunks: Vec<AtomicU64>,
@@ -229,11 +241,16 @@ pub(super) mod tests {
     }
 
     impl Bench {
+        /// A lane of two chunks.
         fn new() -> Self {
+            Self::of(2)
+        }
+
+        fn of(chunks: u32) -> Self {
             let words = |bytes: usize| (0..bytes / 8).map(|_| AtomicU64::new(0)).collect();
             Self {
                 lane: words(size_of::<Lane>()),
-                chunks: words(2 * size_of::<Chunk>()),
+                chunks: words(chunks as usize * size_of::<Chunk>()),
                 newest: 0,
                 end: CHUNK,
                 readers: Readers::new(1),
@@ -263,14 +280,21 @@ pub(super) mod tests {
 
         /// What is read, as the times of the sights that were not taken before.
         fn read(&mut self) -> Vec<u64> {
-            let mut new = Vec::new();
-            self.readers
-                .read(&self.lane, &self.chunks, &mut |record, known| {
-                    let times = Decoder::times(record);
-                    new.extend(times[known..].iter().map(|time| time.0));
-                    times.len()
-                });
+            let (new, more) = self.read_some();
+            assert_eq!(more, None);
             new
+        }
+
+        /// The same, and since when more may be to be read.
+        fn read_some(&mut self) -> (Vec<u64>, Option<u64>) {
+            let mut new = Vec::new();
+            let mut take = |record: &[u8], known: usize| {
+                let times = Decoder::times(record);
+                new.extend(times[known..].iter().map(|time| time.0));
+                times
+            };
+            let more = self.readers.read(&self.lane, &self.chunks, &mut take);
+            (new, more.map(|time| time.0))
         }
 
         fn told(&self) -> u64 {
@@ -306,6 +330,27 @@ pub(super) mod tests {
             );
         }
         assert!(bench.newest > 5 * CHUNK, "{}", bench.newest);
+    }
+
+    #[test]
+    fn what_is_much_is_read_in_several_goes_that_tell_how_far_they_came() {
+        let mut bench = Bench::of(2 * u32::try_from(AT_ONCE / CHUNK).unwrap());
+        let mut last = 0;
+        while bench.newest < 2 * AT_ONCE - CHUNK / 2 {
+            last += 2;
+            bench.lay(&[last, last + 1]);
+        }
+        let (first, more) = bench.read_some();
+        let begun = first[first.len() - 2];
+        assert_eq!(more, Some(begun), "later ones begin later");
+        assert!(
+            first.len() > 100 && begun < last,
+            "{} of {last}",
+            first.len()
+        );
+        let rest = bench.read();
+        assert_eq!(rest[0], begun + 2);
+        assert_eq!(rest.last(), Some(&(last + 1)));
     }
 
     #[test]

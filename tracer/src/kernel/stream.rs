@@ -148,16 +148,20 @@ impl Stream {
     /// Takes what is in the ring and in lanes, and hands over, in order, the facts that are old enough.
     pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
-        let reached = self.fill();
+        let ring = self.fill();
         self.fill_paged();
-        self.fill_from_lanes();
-        // What comes after the last record read may be in the ring still, however old it is.
-        self.until = self.until.max(reached.unwrap_or(now).min(now));
+        let lanes = self.fill_from_lanes();
         let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
-        self.release(KtimeNs(self.until.0.saturating_sub(hold)), take);
+        // What comes after the last record read may be in the ring or a lane still, however old it is.
+        let came = ring.unwrap_or(now).min(now);
+        let all = KtimeNs(u64::MAX);
+        self.until = self.until.max(came.min(lanes.unwrap_or(all)));
+        // In a lane is in order all that lies before the last record read.
+        let ripe = KtimeNs(came.0.saturating_sub(hold));
+        self.release(ripe.min(lanes.unwrap_or(all)), take);
         Drained {
             until: self.until,
-            more: reached.is_some(),
+            more: ring.or(lanes).is_some(),
         }
     }
 
@@ -165,7 +169,7 @@ impl Stream {
     pub fn finish(&mut self, take: &mut impl FnMut(&Fact)) {
         while self.fill().is_some() {}
         self.fill_paged();
-        self.fill_from_lanes();
+        while self.fill_from_lanes().is_some() {}
         self.release(KtimeNs(u64::MAX), take);
     }
 
@@ -209,7 +213,8 @@ impl Stream {
         }
     }
 
-    fn fill_from_lanes(&mut self) {
+    /// Takes as much as is read in one go. Returns since when more may be waiting, where more does.
+    fn fill_from_lanes(&mut self) -> Option<KtimeNs> {
         let Self {
             lanes,
             held,
@@ -217,10 +222,10 @@ impl Stream {
             ..
         } = self;
         lanes.read(&mut |record, known| {
-            let sights = held.add(record, &[], known).len();
-            *undecodable += u64::from(sights == 0);
-            sights
-        });
+            let times = held.add(record, &[], known);
+            *undecodable += u64::from(times.is_empty());
+            times
+        })
     }
 
     fn release(&mut self, limit: KtimeNs, take: &mut impl FnMut(&Fact)) {
