@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustc_hash::FxHashMap;
+
 use super::{Diagnosis, state::Recent};
 use crate::model::{Dns, Finding, KtimeNs, Outcome, Row, Severity, WallNs, tally::Who};
 
@@ -26,9 +28,12 @@ pub(super) const SERVERS_DISAGREE: Diagnosis = Diagnosis {
 /// Two questions of one socket closer than this were sent at once.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
-/// Most answers that are remembered, of each of two generations. Few, for all are looked up: they are to stay in a
-/// processor's cache, and servers that are asked at once answer soon after each other.
-const ANSWERS: usize = 512;
+/// Most answers that are remembered, of each of two generations: servers that are asked at once answer soon after each
+/// other.
+const ANSWERS: usize = 1024;
+
+/// Most clients of which it is known whether they ask several servers.
+const ASKING: usize = 1024;
 
 /// Most clients that are told apart.
 const CLIENTS: usize = 256;
@@ -40,10 +45,23 @@ const NXDOMAIN: u16 = 3;
 /// One question of one socket, by id and type: who asks several at once sends them the same message.
 type Question = (SocketAddr, u16, Option<u16>);
 
+/// Who answered, with which rcode, and when it was asked.
+type Answer = (SocketAddr, u16, KtimeNs);
+
+/// Which servers a client asks.
+#[derive(Debug)]
+enum Asks {
+    /// One so far, which said this last.
+    One(Question, Answer),
+    Several,
+}
+
 /// What was answered of late, and which clients' servers disagreed.
 #[derive(Debug, Default)]
 pub(super) struct Disagree {
-    answers: Recent<Question, (SocketAddr, u16, KtimeNs), ANSWERS>,
+    asks: FxHashMap<IpAddr, Asks>,
+    /// To those that ask several: nearly all ask one, and need not be remembered answer by answer.
+    answers: Recent<Question, Answer, ANSWERS>,
     clients: BTreeMap<IpAddr, Told>,
 }
 
@@ -64,6 +82,9 @@ impl Disagree {
         let Some(rcode) = known(dns) else { return };
         let question = (dns.client.address, dns.id, dns.qtype);
         let answer = (dns.asked, rcode, dns.ktime);
+        if !self.asks_several(question, answer) {
+            return;
+        }
         let Some((other, said, at)) = self.answers.replace(question, answer) else {
             return;
         };
@@ -95,6 +116,29 @@ impl Disagree {
             ),
         });
         told.times += 1;
+    }
+
+    /// Whether who asked is known to ask several servers, or not known for want of room.
+    fn asks_several(&mut self, question: Question, answer: Answer) -> bool {
+        let client = question.0.ip();
+        let room = self.asks.len() < ASKING;
+        match self.asks.get_mut(&client) {
+            Some(Asks::Several) => true,
+            Some(Asks::One(earlier, said)) if said.0 == answer.0 => {
+                (*earlier, *said) = (question, answer);
+                false
+            }
+            Some(Asks::One(earlier, said)) => {
+                self.answers.insert(*earlier, *said);
+                self.asks.insert(client, Asks::Several);
+                true
+            }
+            None if room => {
+                self.asks.insert(client, Asks::One(question, answer));
+                false
+            }
+            None => true,
+        }
     }
 
     /// What was found of how many queries in all, with the number of times.
