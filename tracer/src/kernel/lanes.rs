@@ -95,11 +95,9 @@ impl Readers {
         let lanes = lanes.chunks_exact(size_of::<Lane>() / 8);
         let each = (chunks.len() / self.0.len().max(1)).max(1);
         let readers = self.0.iter_mut().zip(lanes.zip(chunks.chunks_exact(each)));
-        let more = readers.map(|(reader, (lane, chunks))| reader.read(lane, chunks, take));
-        more.fold(None, |first, more| match (first, more) {
-            (Some(first), Some(more)) => Some(more.min(first)),
-            (first, more) => first.or(more),
-        })
+        readers
+            .filter_map(|(reader, (lane, chunks))| reader.read(lane, chunks, take))
+            .min()
     }
 }
 

@@ -154,11 +154,11 @@ impl Stream {
         let hold = u64::try_from(HOLD.as_nanos()).unwrap_or(0);
         // What comes after the last record read may be in the ring or a lane still, however old it is.
         let came = ring.unwrap_or(now).min(now);
-        let all = KtimeNs(u64::MAX);
-        self.until = self.until.max(came.min(lanes.unwrap_or(all)));
-        // In a lane is in order all that lies before the last record read.
+        let read = lanes.unwrap_or(KtimeNs(u64::MAX));
+        self.until = self.until.max(came.min(read));
+        // A lane needs no patience: it is in order up to the last record read.
         let ripe = KtimeNs(came.0.saturating_sub(hold));
-        self.release(ripe.min(lanes.unwrap_or(all)), take);
+        self.release(ripe.min(read), take);
         Drained {
             until: self.until,
             more: ring.or(lanes).is_some(),
