@@ -123,7 +123,6 @@ impl Disagree {
         let client = question.0.ip();
         let room = self.asks.len() < ASKING;
         match self.asks.get_mut(&client) {
-            Some(Asks::Several) => true,
             Some(Asks::One(earlier, said)) if said.0 == answer.0 => {
                 (*earlier, *said) = (question, answer);
                 false
@@ -137,7 +136,7 @@ impl Disagree {
                 self.asks.insert(client, Asks::One(question, answer));
                 false
             }
-            None => true,
+            Some(Asks::Several) | None => true,
         }
     }
 
