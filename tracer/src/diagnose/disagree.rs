@@ -4,12 +4,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
 
-use super::{Diagnosis, state::Recent};
+use super::{
+    Diagnosis,
+    state::{Recent, are_at_once},
+};
 use crate::model::{Dns, Finding, KtimeNs, Outcome, Row, Severity, WallNs, tally::Who};
 
 pub(super) const SERVERS_DISAGREE: Diagnosis = Diagnosis {
@@ -24,9 +26,6 @@ pub(super) const SERVERS_DISAGREE: Diagnosis = Diagnosis {
     // Two rows together tell it.
     claim: None,
 };
-
-/// Two questions of one socket closer than this were sent at once.
-const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// Most answers that are remembered, of each of two generations: servers that are asked at once answer soon after each
 /// other.
@@ -88,8 +87,7 @@ impl Disagree {
         let Some((other, said, at)) = self.answers.replace(question, answer) else {
             return;
         };
-        let near = dns.ktime - at < AT_ONCE && at - dns.ktime < AT_ONCE;
-        if other == dns.asked || said == rcode || !near {
+        if other == dns.asked || said == rcode || !are_at_once(dns.ktime, at) {
             return;
         }
         let client = dns.client.address.ip();

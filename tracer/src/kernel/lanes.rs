@@ -110,10 +110,11 @@ impl Reader {
     ) -> Option<KtimeNs> {
         let newest = lane[offset_of!(Lane, newest) / 8].load(Ordering::Acquire);
         let before = self.at;
+        let limit = before + AT_ONCE;
         // Records of one processor begin in order of time.
         let mut latest = None;
         while self.at <= newest
-            && self.at < before + AT_ONCE
+            && self.at < limit
             && let Some(laid) = laid(chunks, self.at)
         {
             let len = usize::try_from(laid[0].load(Ordering::Acquire));
@@ -137,7 +138,7 @@ impl Reader {
         if self.at != before {
             lane[offset_of!(Lane, read) / 8].store(self.at, Ordering::Release);
         }
-        latest.filter(|_| self.at >= before + AT_ONCE)
+        latest.filter(|_| self.at >= limit)
     }
 }
 

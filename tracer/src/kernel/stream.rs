@@ -31,7 +31,7 @@ const PAGED_PAGES: usize = 64;
 /// How much smaller than the ring the buffers for paged payload are together.
 const PAGED_SHARE: usize = 8;
 
-/// Most records taken in one go, so that output and time-outs get their turn.
+/// Most records of the ring taken in one go, so that output and time-outs get their turn.
 const BATCH: usize = 16_384;
 
 /// How long a fact is held back: records of several processors, and those of the perf buffers,
@@ -145,7 +145,8 @@ impl Stream {
         }
     }
 
-    /// Takes what is in the ring and in lanes, and hands over, in order, the facts that are old enough.
+    /// Takes of what is in the ring and in lanes as much as is read in one go, and hands over, in order, the facts that
+    /// are old enough.
     pub fn drain(&mut self, take: &mut impl FnMut(&Fact)) -> Drained {
         let now = clock::ktime();
         let ring = self.fill();

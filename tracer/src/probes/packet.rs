@@ -161,10 +161,9 @@ fn further(
         }
         if let Some(conntrack) = conntrack {
             entry = tuples.conntrack(conntrack);
-            packet.conntrack = entry;
         }
         let has_entry = pass.parts & (pass::CONNTRACK | pass::SAME_CONNTRACK) != 0;
-        if has_entry != packet.conntrack.is_some() {
+        if conntrack.is_some() || has_entry != packet.conntrack.is_some() {
             packet.conntrack = entry.filter(|_| has_entry);
         }
         packet.ktime = KtimeNs(pass.ktime_ns);
