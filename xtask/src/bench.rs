@@ -41,6 +41,12 @@ pub(crate) struct Overhead {
     /// Measure this program instead of the workspace's release build
     #[arg(long)]
     tracer: Option<PathBuf>,
+    /// Measure this program too, an earlier build say, in the same run
+    #[arg(long)]
+    against: Option<PathBuf>,
+    /// Measure these alone, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Capture::ALL)]
+    only: Vec<Capture>,
 }
 
 /// What the lab says on stderr once its servers answer.
@@ -52,6 +58,9 @@ const LAB_LIMIT: Duration = Duration::from_mins(1);
 /// One capture's pairs so far.
 struct Series {
     capture: Capture,
+    name: String,
+    /// The program, where the capture is one of the tracer's.
+    tracer: PathBuf,
     /// Throughput lost, in percent of the run without.
     loss: Vec<f64>,
     /// CPU time added to a query, in µs.
@@ -86,10 +95,10 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
     lab.wait_for(LAB_READY, LAB_LIMIT)?;
     let load = |seconds| load::run(&queries, seconds);
     load(1).context("warm up")?;
-    let mut all = Capture::ALL.map(Series::new);
+    let mut all = series(options, &tracer);
     for pair in 1..=options.pairs {
         for series in &mut all {
-            series.measure(&tracer, || load(options.seconds))?;
+            series.measure(|| load(options.seconds))?;
             say(&format!("pair {pair}: {}", series.last()));
         }
     }
@@ -103,11 +112,24 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
         ensure!(
             !series.capture.is_ours() || series.lost == 0,
             "{} lost {} records",
-            series.capture.name(),
+            series.name,
             series.lost
         );
     }
     Ok(())
+}
+
+/// What is measured, in turn: the two programs next to each other.
+fn series(options: &Overhead, tracer: &Path) -> Vec<Series> {
+    let mut all = Vec::new();
+    for &capture in &options.only {
+        all.push(Series::new(capture, capture.name().to_owned(), tracer));
+        if let Some(other) = options.against.as_deref().filter(|_| capture.is_ours()) {
+            let name = capture.name().replace("tracer", "other ");
+            all.push(Series::new(capture, name, other));
+        }
+    }
+    all
 }
 
 fn built() -> Result<PathBuf> {
@@ -116,9 +138,11 @@ fn built() -> Result<PathBuf> {
 }
 
 impl Series {
-    fn new(capture: Capture) -> Self {
+    fn new(capture: Capture, name: String, tracer: &Path) -> Self {
         Self {
             capture,
+            name,
+            tracer: tracer.to_owned(),
             loss: Vec::new(),
             cpu: Vec::new(),
             lost: 0,
@@ -126,9 +150,9 @@ impl Series {
     }
 
     /// One pair: a run without, then one with the capture.
-    fn measure(&mut self, tracer: &Path, load: impl Fn() -> Result<Run>) -> Result<()> {
+    fn measure(&mut self, load: impl Fn() -> Result<Run>) -> Result<()> {
         let without = load()?;
-        let (with, Captured { lost }) = self.capture.around(tracer, &load)?;
+        let (with, Captured { lost }) = self.capture.around(&self.tracer, &load)?;
         self.loss
             .push(100.0 * (1.0 - with.per_second / without.per_second));
         self.cpu.push(with.cpu_us - without.cpu_us);
@@ -140,7 +164,7 @@ impl Series {
         let last = |values: &[f64]| values.last().copied().unwrap_or_default();
         format!(
             "{:<16} {:6.1} % lost throughput, {:6.2} µs a query added",
-            self.capture.name(),
+            self.name,
             last(&self.loss),
             last(&self.cpu)
         )
@@ -155,7 +179,7 @@ fn table(all: &[Series]) -> Vec<String> {
     for series in all {
         lines.push(format!(
             "{:<16} {:>24} {:>24} {:>6}",
-            series.capture.name(),
+            series.name,
             Quartiles::of(&series.loss).to_string(),
             Quartiles::of(&series.cpu).to_string(),
             series.lost
@@ -173,8 +197,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn another_program_is_measured_next_to_the_first() {
+        let options = Overhead {
+            pairs: 1,
+            seconds: 1,
+            tracer: None,
+            against: Some(PathBuf::from("before")),
+            only: vec![Capture::Tcpdump, Capture::TracerSummary],
+        };
+        let all = series(&options, Path::new("now"));
+        let told = all
+            .iter()
+            .map(|series| (series.name.as_str(), series.tracer.to_str().unwrap()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("tcpdump -w", "now"),
+                ("tracer --summary", "now"),
+                ("other  --summary", "before"),
+            ]
+        );
+    }
+
+    #[test]
     fn the_table_gives_median_and_quartiles_of_each_capture() {
-        let mut series = Series::new(Capture::Tcpdump);
+        let name = Capture::Tcpdump.name().to_owned();
+        let mut series = Series::new(Capture::Tcpdump, name, Path::new("tracer"));
         series.loss = vec![8.0, 12.0, 10.0];
         series.cpu = vec![3.0, 3.5, 2.5];
         series.lost = 2;

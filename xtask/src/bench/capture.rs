@@ -22,13 +22,18 @@ const ATTACH: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A way of looking at the load.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 pub(super) enum Capture {
+    #[value(name = "none")]
     Nothing,
     Tcpdump,
+    #[value(name = "summary")]
     TracerSummary,
+    #[value(name = "path")]
     TracerPath,
+    #[value(name = "text")]
     TracerText,
+    #[value(name = "json")]
     TracerJson,
 }
 
