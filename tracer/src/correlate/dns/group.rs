@@ -140,6 +140,12 @@ impl Groups {
             .max_by_key(|of| of.serial)
     }
 
+    /// All tries, each with the place of its group.
+    pub(super) fn all(&self) -> impl Iterator<Item = (usize, &Attempt)> {
+        let groups = self.at.iter().enumerate();
+        groups.flat_map(|(place, group)| group.0.iter().map(move |attempt| (place, attempt)))
+    }
+
     /// Forgets the group of `key` if it is `over`.
     pub(super) fn forget(&mut self, key: Key, over: impl FnOnce(&Group) -> bool) {
         if let Entry::Occupied(entry) = self.places.entry(key)

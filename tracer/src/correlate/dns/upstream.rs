@@ -63,11 +63,49 @@ struct Served {
     answered: Option<KtimeNs>,
 }
 
+/// Tries by what they ask, the oldest first.
+#[derive(Debug, Default)]
+struct Same(FxHashMap<QuestionKey, SmallVec<[Try; 2]>>);
+
+impl Same {
+    /// Of all these, in whatever order they come.
+    fn of<'a>(tries: impl Iterator<Item = (usize, &'a Attempt)>) -> Self {
+        let mut tries: Vec<_> = tries.collect();
+        tries.sort_by_key(|(_, attempt)| attempt.serial);
+        let mut same = Self::default();
+        for (place, attempt) in tries {
+            same.begins(place, attempt);
+        }
+        same
+    }
+
+    fn begins(&mut self, place: usize, attempt: &Attempt) {
+        if let Some(question) = attempt.question {
+            let same = self.0.entry(question).or_default();
+            if same.len() < SAME {
+                let serial = attempt.serial;
+                same.push(Try { place, serial });
+            }
+        }
+    }
+
+    fn forget(&mut self, attempt: &Attempt) {
+        if let Some(question) = attempt.question
+            && let Some(same) = self.0.get_mut(&question)
+        {
+            same.retain(|of| of.serial != attempt.serial);
+            if same.is_empty() {
+                self.0.remove(&question);
+            }
+        }
+    }
+}
+
 /// Who serves whom.
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
-    /// Tries that are remembered, by question.
-    same: FxHashMap<QuestionKey, SmallVec<[Try; 2]>>,
+    /// Tries that are remembered, by question; `None` until a server asks others: most never do, on most nodes.
+    same: Option<Same>,
     /// Namespaces that queries come into, from which alone such queries are sent.
     servers: FxHashSet<NetnsInode>,
     legs: FxHashMap<u64, Leg>,
@@ -85,24 +123,15 @@ impl Upstreams {
 
     /// A try is begun, in the group at `place`.
     pub(super) fn begins(&mut self, place: usize, attempt: &Attempt) {
-        if let Some(question) = attempt.question {
-            let same = self.same.entry(question).or_default();
-            if same.len() < SAME {
-                let serial = attempt.serial;
-                same.push(Try { place, serial });
-            }
+        if let Some(same) = &mut self.same {
+            same.begins(place, attempt);
         }
     }
 
     /// A try need not be remembered any longer.
     pub(super) fn forget(&mut self, attempt: &Attempt) {
-        if let Some(question) = attempt.question
-            && let Some(same) = self.same.get_mut(&question)
-        {
-            same.retain(|of| of.serial != attempt.serial);
-            if same.is_empty() {
-                self.same.remove(&question);
-            }
+        if let Some(same) = &mut self.same {
+            same.forget(attempt);
         }
         if self.served.is_empty() && self.flying.is_empty() {
             return;
@@ -284,7 +313,12 @@ impl DnsTable {
         if !self.upstreams.servers.contains(&packet.netns) {
             return;
         }
-        let Some(same) = self.upstreams.same.get(&question) else {
+        let groups = &self.groups;
+        let same = self
+            .upstreams
+            .same
+            .get_or_insert_with(|| Same::of(groups.all()));
+        let Some(same) = same.0.get(&question) else {
             return;
         };
         // A TCP segment may leave in anybody's context.
