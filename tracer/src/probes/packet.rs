@@ -64,31 +64,54 @@ impl TupleLayout {
 
     /// The entry of whose `struct nf_conn` these are the bytes around the tuples.
     pub(super) fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
-        let (before, hashes) = bytes.split_at_checked(BEFORE_TUPLES)?;
-        let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
-        let zone = before
-            .get(self.zone..self.zone + 2)
-            .and_then(|zone| zone.try_into().ok());
-        Some(Conntrack {
-            original: self.flow(original)?,
-            reply: self.flow(reply)?,
-            zone: zone.map_or(0, u16::from_ne_bytes),
-        })
+        let mut entry = None;
+        self.put_conntrack(bytes, &mut entry);
+        entry
+    }
+
+    /// Puts it where it belongs: an entry is large, and slow to copy as soon as it is written.
+    fn put_conntrack(self, bytes: &[u8], to: &mut Option<Conntrack>) {
+        *to = None;
+        let Some((before, hashes)) = bytes.split_at_checked(BEFORE_TUPLES) else {
+            return;
+        };
+        let Some((original, reply)) = hashes.split_at_checked(TUPLE_HASH) else {
+            return;
+        };
+        let zone = before.get(self.zone..).and_then(|zone| zone.first_chunk());
+        let zone = zone.copied().map_or(0, u16::from_ne_bytes);
+        // Each arm writes what it made by itself.
+        if original.get(self.family) == Some(&AF_INET6) {
+            if let (Some(original), Some(reply)) =
+                (self.flow::<16>(original), self.flow::<16>(reply))
+            {
+                *to = Some(Conntrack {
+                    original,
+                    reply,
+                    zone,
+                });
+            }
+        } else if let (Some(original), Some(reply)) =
+            (self.flow::<4>(original), self.flow::<4>(reply))
+        {
+            *to = Some(Conntrack {
+                original,
+                reply,
+                zone,
+            });
+        }
     }
 
     /// One direction's tuple; `None` when it does not lie within `hash`.
-    fn flow(self, hash: &[u8]) -> Option<Flow> {
-        let v6 = *hash.get(self.family)? == AF_INET6;
+    #[inline]
+    fn flow<const ADDRESS: usize>(self, hash: &[u8]) -> Option<Flow>
+    where
+        IpAddr: From<[u8; ADDRESS]>,
+    {
         let end = |address: usize, port: usize| {
-            let port: [u8; 2] = hash.get(port..port + 2)?.try_into().ok()?;
-            let ip = if v6 {
-                let bytes: [u8; 16] = hash.get(address..address + 16)?.try_into().ok()?;
-                IpAddr::from(bytes)
-            } else {
-                let bytes: [u8; 4] = hash.get(address..address + 4)?.try_into().ok()?;
-                IpAddr::from(bytes)
-            };
-            Some(SocketAddr::new(ip, u16::from_be_bytes(port)))
+            let address: [u8; ADDRESS] = *hash.get(address..)?.first_chunk()?;
+            let port = u16::from_be_bytes(*hash.get(port..)?.first_chunk()?);
+            Some(SocketAddr::new(IpAddr::from(address), port))
         };
         Some(Flow {
             src: end(self.saddr, self.sport)?,
@@ -122,15 +145,15 @@ pub fn decode(
     tuples: TupleLayout,
     take: &mut impl FnMut(&Fact),
 ) -> Option<()> {
-    // A fact at once, for a packet is large and would be copied to become one.
-    let mut fact = first(bytes, batch, tuples)?;
-    if sights.start == 0 {
-        take(&fact);
-    }
-    if sights.end > 1 {
-        further(&mut fact, bytes, sights, tuples, take)?;
-    }
-    Some(())
+    first(bytes, batch, tuples, |fact| {
+        if sights.start == 0 {
+            take(fact);
+        }
+        if sights.end > 1 {
+            further(fact, bytes, sights, tuples, take)?;
+        }
+        Some(())
+    })
 }
 
 /// Hands `take` the packet at its further places.
@@ -145,7 +168,8 @@ fn further(
     let Fact::Packet(packet) = fact else {
         return None;
     };
-    let (began_in, sender, mut entry) = (packet.netns, packet.sender, packet.conntrack);
+    let (began_in, sender) = (packet.netns, packet.sender);
+    let mut entry = passes.entry;
     for sight in 1..sights.end {
         let Fact::Packet(packet) = fact else {
             return None;
@@ -159,12 +183,13 @@ fn further(
         if let Some(turned) = turned {
             packet.flow = flow(turned)?;
         }
-        if let Some(conntrack) = conntrack {
-            entry = tuples.conntrack(conntrack);
-        }
-        let has_entry = pass.parts & (pass::CONNTRACK | pass::SAME_CONNTRACK) != 0;
-        if conntrack.is_some() || has_entry != packet.conntrack.is_some() {
-            packet.conntrack = entry.filter(|_| has_entry);
+        entry = conntrack.or(entry);
+        if pass.parts & (pass::CONNTRACK | pass::SAME_CONNTRACK) == 0 {
+            packet.conntrack = None;
+        } else if let Some(entry) = entry
+            && (conntrack.is_some() || packet.conntrack.is_none())
+        {
+            tuples.put_conntrack(entry, &mut packet.conntrack);
         }
         packet.ktime = KtimeNs(pass.ktime_ns);
         packet.netns = NetnsInode(pass.netns);
@@ -185,15 +210,21 @@ fn further(
     Some(())
 }
 
-/// The packet at its first place.
-fn first(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
+/// Hands `then` the packet at its first place. It is not returned, for it is large and would be copied.
+#[inline]
+fn first(
+    bytes: &[u8],
+    batch: &Bytes,
+    tuples: TupleLayout,
+    then: impl FnOnce(&mut Fact) -> Option<()>,
+) -> Option<()> {
     let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
-    let mut conntrack = None;
+    let mut entry = None;
     if record.parts & part::CONNTRACK != 0 {
-        let entry;
-        (entry, rest) = rest.split_at_checked(CONNTRACK_BYTES)?;
-        conntrack = tuples.conntrack(entry);
+        let bytes;
+        (bytes, rest) = rest.split_at_checked(CONNTRACK_BYTES)?;
+        entry = Some(bytes);
     }
     let mut origin = None;
     if record.parts & part::ORIGIN != 0 {
@@ -219,7 +250,7 @@ fn first(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
     let headers = rest.get(usize::from(record.network)..skip);
     let (sport, dport, transport) = transport(&record);
     let [src, dst] = record.addresses;
-    Some(Fact::Packet(Packet {
+    let mut fact = Fact::Packet(Packet {
         ktime: KtimeNs(record.ktime_ns),
         place: match record.place {
             place::QUEUED => Place::Queued,
@@ -243,7 +274,7 @@ fn first(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
             dst: socket_addr(address(dst), dport),
         },
         transport,
-        conntrack,
+        conntrack: None,
         sender: origin
             .filter(|origin| origin.sock != 0 && tunnel.is_none())
             .map(|origin| Sender {
@@ -258,7 +289,11 @@ fn first(bytes: &[u8], batch: &Bytes, tuples: TupleLayout) -> Option<Fact> {
         again: false,
         unreadable: record.marks & mark::UNREADABLE != 0,
         tunnel,
-    }))
+    });
+    if let (Some(entry), Fact::Packet(packet)) = (entry, &mut fact) {
+        tuples.put_conntrack(entry, &mut packet.conntrack);
+    }
+    then(&mut fact)
 }
 
 fn carrier(outer: &record::Outer) -> Option<Tunnel> {
@@ -332,18 +367,29 @@ mod tests {
         hash[34] = 2;
         hash[36..40].copy_from_slice(&[10, 96, 0, 10]);
         hash[52..54].copy_from_slice(&[0, 53]);
-        let flow = layout().flow(&hash).unwrap();
+        let flow = layout().flow::<4>(&hash).unwrap();
         assert_eq!(flow.src, "192.0.2.1:40000".parse().unwrap());
         assert_eq!(flow.dst, "10.96.0.10:53".parse().unwrap());
     }
 
     #[test]
-    fn a_v6_tuple_is_told_by_its_family() {
-        let mut hash = [0; TUPLE_HASH];
-        hash[16..32].copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
-        hash[34] = AF_INET6;
-        let flow = layout().flow(&hash).unwrap();
-        assert_eq!(flow.src.ip(), "2001:db8::1".parse::<IpAddr>().unwrap());
+    fn an_entry_of_v6_is_told_by_its_family() {
+        let mut entry = [0; CONNTRACK_BYTES];
+        for at in [BEFORE_TUPLES, BEFORE_TUPLES + TUPLE_HASH] {
+            entry[at + 16..at + 32]
+                .copy_from_slice(&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+            entry[at + 34] = AF_INET6;
+        }
+        let Conntrack {
+            original, reply, ..
+        } = layout().conntrack(&entry).unwrap();
+        let expected: IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!([original.src.ip(), reply.src.ip()], [expected; 2]);
+        assert_eq!(
+            layout().conntrack(&entry[..CONNTRACK_BYTES - 8]),
+            None,
+            "cut short"
+        );
     }
 
     #[test]
@@ -352,7 +398,7 @@ mod tests {
             dport: TUPLE_HASH,
             ..layout()
         };
-        assert_eq!(outside.flow(&[0; TUPLE_HASH]), None);
+        assert_eq!(outside.flow::<4>(&[0; TUPLE_HASH]), None);
     }
 
     fn of(record: &[u8]) -> Option<Packet> {
