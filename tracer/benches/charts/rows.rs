@@ -126,7 +126,7 @@ impl Cluster {
                 "kube-system",
                 format!("coredns-6799fbcd5-{}", client % 3),
             )),
-            sites: sites.clone().into(),
+            sites: Some(sites.clone().into()),
             ..Named::default()
         });
         Self {

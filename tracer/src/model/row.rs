@@ -207,14 +207,14 @@ pub struct Named {
     pub rule: Option<Arc<str>>,
     /// Which process of the server does not run, and why; `None` where that is not known.
     pub held: Option<Arc<str>>,
-    /// Devices of the row's journey; empty where that is not shown.
-    pub sites: Arc<[Site]>,
+    /// Devices of the row's journey; `None` where that is not shown.
+    pub sites: Option<Arc<[Site]>>,
 }
 
 impl Named {
     /// The names of a device; `None` when they were not looked up.
     pub fn site(&self, netns: NetnsInode, ifindex: Ifindex) -> Option<&Site> {
-        let mut sites = self.sites.iter();
+        let mut sites = self.sites.iter().flat_map(|sites| sites.iter());
         sites.find(|site| site.netns == netns && site.ifindex == ifindex)
     }
 }

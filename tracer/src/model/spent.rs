@@ -338,13 +338,15 @@ mod tests {
     fn a_client_by_another_name_goes_another_way_and_a_node_is_told_by_its_namespace() {
         let named = |name: &str| Named {
             netns: Some(name.into()),
-            sites: [Site {
-                netns: NetnsInode(1),
-                ifindex: Ifindex(2),
-                name: "node".into(),
-                device: None,
-            }]
-            .into(),
+            sites: Some(
+                [Site {
+                    netns: NetnsInode(1),
+                    ifindex: Ifindex(2),
+                    name: "node".into(),
+                    device: None,
+                }]
+                .into(),
+            ),
             ..Named::default()
         };
         let mut all = AllSpent::default();

@@ -158,7 +158,7 @@ fn named() -> Named {
     Named {
         pod: pod("cart-7d9"),
         backend: pod("server"),
-        sites: sites.clone().into(),
+        sites: Some(sites.clone().into()),
         ..Named::default()
     }
 }

@@ -249,20 +249,20 @@ impl<L: Local> Names<L> {
 
     /// All names that a row needs.
     pub(super) fn of(&mut self, row: &Row) -> Named {
-        let knows = self.local.name(row);
-        let mut named = self.join(row, knows);
+        let mut named = self.local.name(row);
+        self.join(row, &mut named);
         named.sites = self.sites(row);
         named
     }
 
-    /// The names of all places that a row tells of.
-    pub(super) fn sites(&mut self, row: &Row) -> Arc<[Site]> {
+    /// The names of all places that a row tells of; `None` where it tells of none.
+    pub(super) fn sites(&mut self, row: &Row) -> Option<Arc<[Site]>> {
         let Self { sites, local, .. } = self;
         sites.of(row, |(netns, ifindex)| local.site(netns, ifindex))
     }
 
-    /// Whom and what a row names by address; `named` is what the node itself knows of it.
-    pub(super) fn join(&self, row: &Row, mut named: Named) -> Named {
+    /// Adds whom and what a row names by address to `named`, which is what the node itself knows of it.
+    pub(super) fn join(&self, row: &Row, named: &mut Named) {
         let (at, now) = (row.wall(), self.now);
         let index = &self.index;
         let client = row.client().address.ip();
@@ -291,8 +291,7 @@ impl<L: Local> Names<L> {
                 .or_else(|| index.endpoint(service?, backend, now));
             named.backend_node = self.node_of(named.backend.as_ref(), backend.ip());
         }
-        named.verdict = self.verdict(row, &named);
-        named
+        named.verdict = self.verdict(row, named);
     }
 
     /// How TCP connections of `trace` were spread over endpoints.

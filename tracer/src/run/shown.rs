@@ -189,13 +189,13 @@ impl<L: Local> Shown<L> {
         let mut trace = trace.adding();
         for row in &*rows {
             names.packet(row);
-            let knows = names.local.name(row);
+            let mut named = names.local.name(row);
             if let Some(recorder) = &mut recorder {
                 // Whoever reads it may want other rows.
                 let sites = names.sites(row);
-                recorder.names(row, &knows, &sites);
+                recorder.names(row, &named, sites.as_deref().unwrap_or_default());
             }
-            let mut named = names.join(row, knows);
+            names.join(row, &mut named);
             if wanted.wants(row, &named) {
                 named.sites = names.sites(row);
                 trace.add(row, &named);

@@ -26,19 +26,23 @@ pub(super) struct Sites {
 }
 
 impl Sites {
-    /// The names of all places that `row` tells of, each once; `name` knows one.
-    pub(super) fn of(&mut self, row: &Row, mut name: impl FnMut(At) -> Site) -> Arc<[Site]> {
-        let way = way(row);
-        if way.is_empty() {
-            return Arc::default();
+    /// The names of all places that `row` tells of, each once; `name` knows one. `None` where there is none.
+    pub(super) fn of(
+        &mut self,
+        row: &Row,
+        mut name: impl FnMut(At) -> Site,
+    ) -> Option<Arc<[Site]>> {
+        if row.journey().is_none() && row.stopped().is_none() {
+            return None;
         }
+        let way = way(row);
         let mut hasher = FxHasher::default();
         way.hash(&mut hasher);
         let hash = hasher.finish();
         if let Some((known, sites)) = self.ways.get(&hash)
             && **known == *way
         {
-            return Arc::clone(sites);
+            return Some(Arc::clone(sites));
         }
         let each = way.iter().enumerate();
         let each = each.filter(|(index, at)| !way[..*index].contains(at));
@@ -48,7 +52,7 @@ impl Sites {
         }
         self.ways
             .insert(hash, (way.into_boxed_slice(), Arc::clone(&sites)));
-        sites
+        Some(sites)
     }
 
     /// Names may be others from now on.
@@ -128,7 +132,8 @@ mod tests {
                     device: None,
                 }
             });
-            let found: Vec<_> = found.iter().map(|at| (at.netns.0, at.ifindex.0)).collect();
+            let found = found.iter().flat_map(|sites| sites.iter());
+            let found: Vec<_> = found.map(|at| (at.netns.0, at.ifindex.0)).collect();
             let mut once = way.to_vec();
             once.truncate(2);
             assert_eq!(found, once);

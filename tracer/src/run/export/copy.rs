@@ -63,8 +63,8 @@ impl Copy {
 
     fn rows(&mut self) {
         for row in self.feed.rows.drain(..) {
-            let knows = self.names.local.name(&row);
-            let named = self.names.join(&row, knows);
+            let mut named = self.names.local.name(&row);
+            self.names.join(&row, &mut named);
             self.recorder.row(&row, &named);
         }
     }

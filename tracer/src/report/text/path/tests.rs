@@ -33,13 +33,15 @@ fn named() -> Named {
         device: device.map(Arc::from),
     };
     Named {
-        sites: [
-            site(1, 2, "client", Some("eth0")),
-            site(2, 10, "node", Some("veth-client")),
-            site(2, 11, "node", Some("veth-server")),
-            site(3, 2, "cni-1b2c3d4e-5f60-7182-93a4-b5c6d7e8f900", None),
-        ]
-        .into(),
+        sites: Some(
+            [
+                site(1, 2, "client", Some("eth0")),
+                site(2, 10, "node", Some("veth-client")),
+                site(2, 11, "node", Some("veth-server")),
+                site(3, 2, "cni-1b2c3d4e-5f60-7182-93a4-b5c6d7e8f900", None),
+            ]
+            .into(),
+        ),
         ..Named::default()
     }
 }
