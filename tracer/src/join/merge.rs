@@ -148,14 +148,12 @@ pub fn merge(
         dns.ends.answered = theirs.ends.answered.map(|at| translated.ktime(at));
         dns.upstream = dns.upstream.take().or_else(|| theirs.upstream.clone());
     }
-    let sites = other_named.sites.iter().flat_map(|sites| sites.iter());
-    let sites = sites.map(|site| Site {
+    let sites = other_named.sites().iter().map(|site| Site {
         netns: translated.netns(site.netns),
         name: format!("{node}/{}", site.name).into(),
         ..site.clone()
     });
-    let ours = named.sites.iter().flat_map(|sites| sites.iter());
-    named.sites = Some(ours.cloned().chain(sites).collect());
+    named.sites = Some(named.sites().iter().cloned().chain(sites).collect());
     named.backend = named.backend.take().or_else(|| {
         let theirs = other_named.backend.clone();
         theirs.or_else(|| other_named.asked.pod.clone())

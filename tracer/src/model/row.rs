@@ -212,9 +212,14 @@ pub struct Named {
 }
 
 impl Named {
+    /// Devices of the row's journey; empty where that is not shown.
+    pub fn sites(&self) -> &[Site] {
+        self.sites.as_deref().unwrap_or_default()
+    }
+
     /// The names of a device; `None` when they were not looked up.
     pub fn site(&self, netns: NetnsInode, ifindex: Ifindex) -> Option<&Site> {
-        let mut sites = self.sites.iter().flat_map(|sites| sites.iter());
+        let mut sites = self.sites().iter();
         sites.find(|site| site.netns == netns && site.ifindex == ifindex)
     }
 }

@@ -63,43 +63,30 @@ impl TupleLayout {
     }
 
     /// The entry of whose `struct nf_conn` these are the bytes around the tuples.
+    #[inline]
     pub(super) fn conntrack(self, bytes: &[u8]) -> Option<Conntrack> {
-        let mut entry = None;
-        self.put_conntrack(bytes, &mut entry);
-        entry
+        let original = bytes.get(BEFORE_TUPLES..BEFORE_TUPLES + TUPLE_HASH)?;
+        if *original.get(self.family)? == AF_INET6 {
+            self.entry::<16>(bytes)
+        } else {
+            self.entry::<4>(bytes)
+        }
     }
 
-    /// Puts it where it belongs: an entry is large, and slow to copy as soon as it is written.
-    fn put_conntrack(self, bytes: &[u8], to: &mut Option<Conntrack>) {
-        *to = None;
-        let Some((before, hashes)) = bytes.split_at_checked(BEFORE_TUPLES) else {
-            return;
-        };
-        let Some((original, reply)) = hashes.split_at_checked(TUPLE_HASH) else {
-            return;
-        };
+    /// The same, of addresses of so many bytes.
+    #[inline]
+    fn entry<const ADDRESS: usize>(self, bytes: &[u8]) -> Option<Conntrack>
+    where
+        IpAddr: From<[u8; ADDRESS]>,
+    {
+        let (before, hashes) = bytes.split_at_checked(BEFORE_TUPLES)?;
+        let (original, reply) = hashes.split_at_checked(TUPLE_HASH)?;
         let zone = before.get(self.zone..).and_then(|zone| zone.first_chunk());
-        let zone = zone.copied().map_or(0, u16::from_ne_bytes);
-        // Each arm writes what it made by itself.
-        if original.get(self.family) == Some(&AF_INET6) {
-            if let (Some(original), Some(reply)) =
-                (self.flow::<16>(original), self.flow::<16>(reply))
-            {
-                *to = Some(Conntrack {
-                    original,
-                    reply,
-                    zone,
-                });
-            }
-        } else if let (Some(original), Some(reply)) =
-            (self.flow::<4>(original), self.flow::<4>(reply))
-        {
-            *to = Some(Conntrack {
-                original,
-                reply,
-                zone,
-            });
-        }
+        Some(Conntrack {
+            original: self.flow::<ADDRESS>(original)?,
+            reply: self.flow::<ADDRESS>(reply)?,
+            zone: zone.copied().map_or(0, u16::from_ne_bytes),
+        })
     }
 
     /// One direction's tuple; `None` when it does not lie within `hash`.
@@ -145,21 +132,22 @@ pub fn decode(
     tuples: TupleLayout,
     take: &mut impl FnMut(&Fact),
 ) -> Option<()> {
-    first(bytes, batch, tuples, |fact| {
+    first(bytes, batch, tuples, |fact, entry| {
         if sights.start == 0 {
             take(fact);
         }
         if sights.end > 1 {
-            further(fact, bytes, sights, tuples, take)?;
+            further(fact, entry, bytes, sights, tuples, take)?;
         }
         Some(())
     })
 }
 
-/// Hands `take` the packet at its further places.
-fn further(
+/// Hands `take` the packet at its further places; at the first its conntrack entry was in the bytes `entry`.
+fn further<'a>(
     fact: &mut Fact,
-    bytes: &[u8],
+    mut entry: Option<&'a [u8]>,
+    bytes: &'a [u8],
     sights: Range<usize>,
     tuples: TupleLayout,
     take: &mut impl FnMut(&Fact),
@@ -169,7 +157,6 @@ fn further(
         return None;
     };
     let (began_in, sender) = (packet.netns, packet.sender);
-    let mut entry = passes.entry;
     for sight in 1..sights.end {
         let Fact::Packet(packet) = fact else {
             return None;
@@ -189,7 +176,7 @@ fn further(
         } else if let Some(entry) = entry
             && (conntrack.is_some() || packet.conntrack.is_none())
         {
-            tuples.put_conntrack(entry, &mut packet.conntrack);
+            packet.conntrack = tuples.conntrack(entry);
         }
         packet.ktime = KtimeNs(pass.ktime_ns);
         packet.netns = NetnsInode(pass.netns);
@@ -210,13 +197,14 @@ fn further(
     Some(())
 }
 
-/// Hands `then` the packet at its first place. It is not returned, for it is large and would be copied.
+/// Hands `then` the packet at its first place, and the bytes of its conntrack entry there. It is not returned, for it is
+/// large and would be copied.
 #[inline]
-fn first(
-    bytes: &[u8],
+fn first<'a>(
+    bytes: &'a [u8],
     batch: &Bytes,
     tuples: TupleLayout,
-    then: impl FnOnce(&mut Fact) -> Option<()>,
+    then: impl FnOnce(&mut Fact, Option<&'a [u8]>) -> Option<()>,
 ) -> Option<()> {
     let mut record: record::Packet = tracer_ebpf::read(bytes)?;
     let mut rest = bytes.get(size_of_val(&record)..)?;
@@ -274,7 +262,7 @@ fn first(
             dst: socket_addr(address(dst), dport),
         },
         transport,
-        conntrack: None,
+        conntrack: entry.and_then(|entry| tuples.conntrack(entry)),
         sender: origin
             .filter(|origin| origin.sock != 0 && tunnel.is_none())
             .map(|origin| Sender {
@@ -290,10 +278,7 @@ fn first(
         unreadable: record.marks & mark::UNREADABLE != 0,
         tunnel,
     });
-    if let (Some(entry), Fact::Packet(packet)) = (entry, &mut fact) {
-        tuples.put_conntrack(entry, &mut packet.conntrack);
-    }
-    then(&mut fact)
+    then(&mut fact, entry)
 }
 
 fn carrier(outer: &record::Outer) -> Option<Tunnel> {
@@ -399,6 +384,11 @@ mod tests {
             ..layout()
         };
         assert_eq!(outside.flow::<4>(&[0; TUPLE_HASH]), None);
+        let no_family = TupleLayout {
+            family: TUPLE_HASH,
+            ..layout()
+        };
+        assert_eq!(no_family.conntrack(&[0; CONNTRACK_BYTES]), None);
     }
 
     fn of(record: &[u8]) -> Option<Packet> {

@@ -10,11 +10,7 @@ use crate::{
 };
 
 /// The further places of a packet's record, in turn.
-pub(super) struct Passes<'a> {
-    rest: &'a [u8],
-    /// The conntrack entry that the packet had at its first place.
-    pub(super) entry: Option<&'a [u8]>,
-}
+pub(super) struct Passes<'a>(&'a [u8]);
 
 /// One of them.
 pub(super) struct Passed<'a> {
@@ -39,23 +35,18 @@ impl<'a> Passes<'a> {
         let len = size_of_val(&record) + parts + usize::from(record.captured);
         bytes.get(len..)?;
         let passes = bytes.get(len.next_multiple_of(8)..);
-        let has_entry = record.parts & part::CONNTRACK != 0;
-        let entry = bytes.get(size_of_val(&record)..)?.get(..CONNTRACK_BYTES);
-        Some(Self {
-            rest: passes.unwrap_or_default(),
-            entry: entry.filter(|_| has_entry),
-        })
+        Some(Self(passes.unwrap_or_default()))
     }
 
     /// Whether there is another: less than a word is what a perf buffer fills up with.
     pub(super) fn is_empty(&self) -> bool {
-        self.rest.len() < 8
+        self.0.len() < 8
     }
 
     /// The next place; `None` when it is cut short.
     pub(super) fn next(&mut self) -> Option<Passed<'a>> {
-        let pass: record::Pass = tracer_ebpf::read(self.rest)?;
-        self.rest = self.rest.get(size_of_val(&pass)..)?;
+        let pass: record::Pass = tracer_ebpf::read(self.0)?;
+        self.0 = self.0.get(size_of_val(&pass)..)?;
         let mut conntrack = None;
         if pass.parts & pass::CONNTRACK != 0 {
             conntrack = Some(self.part(CONNTRACK_BYTES)?);
@@ -73,7 +64,7 @@ impl<'a> Passes<'a> {
 
     fn part(&mut self, len: usize) -> Option<&'a [u8]> {
         let part;
-        (part, self.rest) = self.rest.split_at_checked(len)?;
+        (part, self.0) = self.0.split_at_checked(len)?;
         Some(part)
     }
 }
