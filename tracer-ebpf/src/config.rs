@@ -190,6 +190,18 @@ abi! {
         pub tuple_dport: u16,
         /// `nf_conntrack_tuple.dst.dir`
         pub tuple_dir: u16,
+        /// `task_struct.tgid`; absent where programs cannot have the current task (before Linux 5.11).
+        pub task_tgid: u16,
+        /// `task_struct.comm`
+        pub task_comm: u16,
+        /// `task_struct.cgroups`
+        pub task_cgroups: u16,
+        /// `css_set.dfl_cgrp`
+        pub css_set_cgroup: u16,
+        /// `cgroup.kn`
+        pub cgroup_node: u16,
+        /// `kernfs_node.id`
+        pub node_id: u16,
     }
 }
 
@@ -268,5 +280,11 @@ impl Offsets {
         tuple_daddr: ABSENT,
         tuple_dport: ABSENT,
         tuple_dir: ABSENT,
+        task_tgid: ABSENT,
+        task_comm: ABSENT,
+        task_cgroups: ABSENT,
+        css_set_cgroup: ABSENT,
+        cgroup_node: ABSENT,
+        node_id: ABSENT,
     };
 }

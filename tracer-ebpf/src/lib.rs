@@ -39,6 +39,8 @@ mod output;
 pub mod probes;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod task;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use abi::read;

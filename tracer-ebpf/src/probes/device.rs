@@ -22,24 +22,28 @@ use crate::{
 
 /// A packet handed to a device. `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h.
 #[btf_tracepoint(function = "net_dev_queue")]
+#[inline(always)]
 pub fn net_dev_queue_btf(ctx: BtfTracePointContext) -> i32 {
     queued(&ctx, Skb::<true>(ctx.arg(0)))
 }
 
 /// The same without BTF.
 #[raw_tracepoint(tracepoint = "net_dev_queue")]
+#[inline(always)]
 pub fn net_dev_queue(ctx: RawTracePointContext) -> i32 {
     queued(&ctx, Skb::<false>(ctx.arg(0)))
 }
 
 /// A packet taken from a device. `TP_PROTO(struct sk_buff *skb)`, include/trace/events/net.h.
 #[btf_tracepoint(function = "netif_receive_skb")]
+#[inline(always)]
 pub fn netif_receive_skb_btf(ctx: BtfTracePointContext) -> i32 {
     received(&ctx, Skb::<true>(ctx.arg(0)))
 }
 
 /// The same without BTF.
 #[raw_tracepoint(tracepoint = "netif_receive_skb")]
+#[inline(always)]
 pub fn netif_receive_skb(ctx: RawTracePointContext) -> i32 {
     received(&ctx, Skb::<false>(ctx.arg(0)))
 }

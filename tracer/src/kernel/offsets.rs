@@ -59,6 +59,12 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
         tuple_daddr: may("nf_conntrack_tuple", "dst.u3"),
         tuple_dport: may("nf_conntrack_tuple", "dst.u"),
         tuple_dir: may("nf_conntrack_tuple", "dst.dir"),
+        task_tgid: may("task_struct", "tgid"),
+        task_comm: may("task_struct", "comm"),
+        task_cgroups: may("task_struct", "cgroups"),
+        css_set_cgroup: may("css_set", "dfl_cgrp"),
+        cgroup_node: may("cgroup", "kn"),
+        node_id: may("kernfs_node", "id"),
     };
     if offsets.skb_data != offsets.skb_head + 8 {
         return Err(Error::Layout {
@@ -67,6 +73,16 @@ pub fn of(btf: &Btf) -> Result<Offsets, Error> {
     }
     if btf.size("nf_conntrack_tuple_hash") != Some(TUPLE_HASH) {
         offsets.ct_tuplehash = ABSENT;
+    }
+    let way_to_cgroup = [
+        offsets.task_comm,
+        offsets.task_cgroups,
+        offsets.css_set_cgroup,
+        offsets.cgroup_node,
+        offsets.node_id,
+    ];
+    if way_to_cgroup.contains(&ABSENT) || !btf.has_function("bpf_get_current_task_btf") {
+        offsets.task_tgid = ABSENT;
     }
     Ok(offsets)
 }

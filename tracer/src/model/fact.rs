@@ -176,6 +176,19 @@ impl Place {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Comm(pub [u8; 16]);
 
+impl Comm {
+    /// The name at the front of `bytes`. Behind its NUL, kernels before Linux 5.17 keep the end of a longer name that
+    /// the thread had before (`__set_task_comm`, fs/exec.c); it is left out, so that equal names are equal.
+    pub fn of_task(bytes: [u8; 16]) -> Self {
+        const ONES: u128 = u128::MAX / 0xff;
+        let name = u128::from_le_bytes(bytes);
+        // The lowest bit of it that is set is the highest of the first byte that is zero.
+        let zeros = name.wrapping_sub(ONES) & !name & (ONES << 7);
+        let before = zeros.wrapping_sub(1) & !zeros;
+        Self((name & before).to_le_bytes())
+    }
+}
+
 impl fmt::Display for Comm {
     /// Bytes that are no UTF-8 become U+FFFD; a thread may call itself anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -430,4 +443,24 @@ pub struct Task {
     pub tid: u32,
     /// The thread's name.
     pub comm: Comm,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threads_name_ends_at_its_first_nul() {
+        let of = |bytes: &[u8; 16]| Comm::of_task(*bytes);
+        assert_eq!(
+            of(b"dig\0resolved\0\0\0\0"),
+            Comm(*b"dig\0\0\0\0\0\0\0\0\0\0\0\0\0")
+        );
+        assert_eq!(
+            of(b"\x01\x80\0\x01\0gone\0\0\0\0\0\0\0").0[..5],
+            *b"\x01\x80\0\0\0"
+        );
+        assert_eq!(of(b"\0gone\0\0\0\0\0\0\0\0\0\0\0"), Comm([0; 16]));
+        assert_eq!(of(b"sixteen-letters!"), Comm(*b"sixteen-letters!"));
+    }
 }

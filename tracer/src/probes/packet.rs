@@ -267,7 +267,7 @@ fn first<'a>(
             .filter(|origin| origin.sock != 0 && tunnel.is_none())
             .map(|origin| Sender {
                 pid: (origin.pid != 0).then_some(origin.pid),
-                comm: Comm(origin.comm),
+                comm: Comm::of_task(origin.comm),
                 cgroup: (origin.cgroup != 0).then_some(CgroupId(origin.cgroup)),
                 sock: SockId(origin.sock),
             }),

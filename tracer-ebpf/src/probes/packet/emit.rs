@@ -5,7 +5,7 @@ use core::{hint::black_box, ptr};
 
 use aya_ebpf::{
     bindings::BPF_F_CURRENT_CPU,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated},
+    helpers::{bpf_ktime_get_ns, generated},
     macros::map,
     maps::PerfEventByteArray,
 };
@@ -19,6 +19,7 @@ use crate::{
         part, place,
     },
     skb::{self, Headers, Skb},
+    task,
 };
 
 /// Packets whose payload lies in page fragments; the ring buffer has no helper for those.
@@ -287,9 +288,7 @@ unsafe fn fill_place<const DIRECT: bool>(
             hook::UNKNOWN
         };
         if full {
-            (*origin).cgroup = generated::bpf_get_current_cgroup_id();
-            (*origin).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            generated::bpf_get_current_comm((&raw mut (*origin).comm).cast(), 16);
+            task::fill_current::<DIRECT>(origin);
         } else {
             (*origin).cgroup = 0;
             (*origin).pid = 0;
