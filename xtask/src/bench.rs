@@ -2,7 +2,8 @@
 //!
 //! dnsperf saturates the lab's VIP in turn without and with a capture, so that both runs of a pair
 //! meet the machine in the same mood; each pair gives one ratio, and the table their medians. A
-//! pair of two runs without anything shows the noise, `tcpdump -w` the yardstick.
+//! pair of two runs without anything shows the noise, `tcpdump -w` the yardstick. dnsperf and the lab's servers have a
+//! processor each, a capture takes what it gets: where all move, a run's luck is more than a capture costs.
 
 mod capture;
 mod child;
@@ -90,7 +91,10 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
     let mut lab = Child::start(
         "tracer lab",
         // SIGINT lets it remove its namespaces.
-        sh::tied(&tracer, "INT").args(["lab", "--idle"]),
+        sh::tied("taskset", "INT")
+            .args(["--cpu-list", load::SERVERS])
+            .arg(&tracer)
+            .args(["lab", "--idle"]),
     )?;
     lab.wait_for(LAB_READY, LAB_LIMIT)?;
     let load = |seconds| load::run(&queries, seconds);
