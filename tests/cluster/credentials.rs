@@ -148,10 +148,10 @@ fn a_token_that_is_no_longer_good_costs_no_name_and_a_new_one_brings_news() {
     watcher.renew();
     tracer.wait_for_log("is heard again", HEARD_AGAIN);
     // An API server that answers again is heard; what it did meanwhile its watches bring a moment later.
-    let brought_by = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     let row = loop {
         let row = asked(&mut tracer, &cluster, &client, &news, &mut last);
-        if row["asked"]["service"]["source"] == "api" || Instant::now() > brought_by {
+        if row["asked"]["service"]["source"] == "api" || Instant::now() > deadline {
             break row;
         }
     };

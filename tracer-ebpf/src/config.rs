@@ -190,7 +190,8 @@ abi! {
         pub tuple_dport: u16,
         /// `nf_conntrack_tuple.dst.dir`
         pub tuple_dir: u16,
-        /// `task_struct.tgid`; absent where programs cannot have the current task (before Linux 5.11).
+        /// `task_struct.tgid`; absent where programs cannot have the current task (before Linux 5.11), or where any of the
+        /// members below is.
         pub task_tgid: u16,
         /// `task_struct.comm`
         pub task_comm: u16,

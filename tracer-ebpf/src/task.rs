@@ -1,6 +1,6 @@
 //! Who runs on this processor just now: process, name of the thread, cgroup.
 //!
-//! BTF tracepoints read the `struct task_struct` by plain loads, which cost a tenth of the helpers that others ask.
+//! BTF tracepoints read the `struct task_struct` by plain loads; others ask a helper for each.
 
 use core::mem;
 
