@@ -3,7 +3,7 @@
 //! dnsperf saturates the lab's VIP in turn without and with a capture, so that both runs of a pair
 //! meet the machine in the same mood; each pair gives one ratio, and the table their medians. A
 //! pair of two runs without anything shows the noise, `tcpdump -w` the yardstick. dnsperf and the lab's servers have a
-//! processor each, a capture takes what it gets: where all move, a run's luck is more than a capture costs.
+//! processor each, a capture takes what it gets; with `--shared` all move.
 
 mod capture;
 mod child;
@@ -25,7 +25,7 @@ use anyhow::{Context, Result, ensure};
 use self::{
     capture::{Capture, Captured},
     child::Child,
-    load::Run,
+    load::{Processors, Run},
     stats::Quartiles,
 };
 use crate::sh::{self, say};
@@ -48,6 +48,9 @@ pub(crate) struct Overhead {
     /// Measure these alone, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Capture::ALL)]
     only: Vec<Capture>,
+    /// Let dnsperf and the lab's servers run on any processor: closer to a node, and less steady
+    #[arg(long)]
+    shared: bool,
 }
 
 /// What the lab says on stderr once its servers answer.
@@ -88,16 +91,21 @@ pub(crate) fn overhead(options: &Overhead) -> Result<()> {
     let queries = dir.join("queries.txt");
     fs::write(&queries, load::queries())?;
 
+    let processors = if options.shared {
+        Processors::shared()?
+    } else {
+        Processors::apart()
+    };
     let mut lab = Child::start(
         "tracer lab",
         // SIGINT lets it remove its namespaces.
         sh::tied("taskset", "INT")
-            .args(["--cpu-list", load::SERVERS])
+            .args(["--cpu-list", &processors.servers])
             .arg(&tracer)
             .args(["lab", "--idle"]),
     )?;
     lab.wait_for(LAB_READY, LAB_LIMIT)?;
-    let load = |seconds| load::run(&queries, seconds);
+    let load = |seconds| load::run(&queries, seconds, &processors);
     load(1).context("warm up")?;
     let mut all = series(options, &tracer);
     for pair in 1..=options.pairs {
@@ -208,6 +216,7 @@ mod tests {
             tracer: None,
             against: Some(PathBuf::from("before")),
             only: vec![Capture::Tcpdump, Capture::TracerSummary],
+            shared: false,
         };
         let all = series(&options, Path::new("now"));
         let told = all

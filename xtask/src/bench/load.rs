@@ -3,7 +3,7 @@
 //! CPU time is the whole machine's busy time from /proc/stat, the kernel's work for packets
 //! (softirq) included, which no process's own account has. So nothing else should run meanwhile.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread::available_parallelism};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,9 +13,37 @@ use crate::sh;
 const CLIENT: &str = "lab-client1";
 const VIP: &str = "10.96.0.10";
 
-/// Processors, as taskset takes them: of the lab's servers, and of dnsperf.
-pub(super) const SERVERS: &str = "0";
-const DNSPERF: &str = "1";
+/// On which processors the two sides run, as `taskset --cpu-list` takes them.
+pub(super) struct Processors {
+    pub(super) servers: String,
+    dnsperf: String,
+}
+
+impl Processors {
+    /// One for each side.
+    pub(super) fn apart() -> Self {
+        Self {
+            servers: "0".to_owned(),
+            dnsperf: "1".to_owned(),
+        }
+    }
+
+    /// Any for both.
+    ///
+    /// # Errors
+    /// The machine does not say how many it has.
+    pub(super) fn shared() -> Result<Self> {
+        let all = format!("0-{}", available_parallelism()?.get() - 1);
+        Ok(Self {
+            servers: all.clone(),
+            dnsperf: all,
+        })
+    }
+}
+
+/// Sockets of dnsperf, each of which is translated to one of two backends by lot. Of four, all went to one
+/// server now and then, and two to each at other times: those runs differ by a fifth.
+const SOCKETS: &str = "32";
 
 /// Ticks of /proc/stat are 10 ms on every Linux: USER_HZ, include/asm-generic/param.h.
 const TICK_US: f64 = 10_000.0;
@@ -40,26 +68,17 @@ pub(super) fn queries() -> String {
 /// Asks for `seconds` as fast as answers come.
 ///
 /// # Errors
-/// dnsperf cannot run in the lab, or on a processor of its own, or got no answer.
-pub(super) fn run(queries: &Path, seconds: u32) -> Result<Run> {
+/// dnsperf cannot run in the lab, or not on its processors, or got no answer.
+pub(super) fn run(queries: &Path, seconds: u32, on: &Processors) -> Result<Run> {
     let before = busy_ticks(&fs::read_to_string("/proc/stat")?)?;
     let said = sh::output(
         Command::new("timeout")
             .args(["--kill-after=5", &(seconds + 20).to_string()])
             .args(["ip", "netns", "exec", CLIENT])
-            .args(["taskset", "--cpu-list", DNSPERF, "dnsperf", "-s", VIP])
+            .args(["taskset", "--cpu-list", &on.dnsperf, "dnsperf", "-s", VIP])
             // Enough in flight to keep both sides busy, few enough to overflow no receive buffer.
-            .args([
-                "-c",
-                "4",
-                "-q",
-                "100",
-                "-t",
-                "2",
-                "-l",
-                &seconds.to_string(),
-                "-d",
-            ])
+            .args(["-c", SOCKETS, "-q", "100", "-t", "2"])
+            .args(["-l", &seconds.to_string(), "-d"])
             .arg(queries),
     )
     .context("run dnsperf in the lab")?;
