@@ -1,4 +1,4 @@
-//! The one way to declare what crosses the boundary, and the one way to read it.
+//! The one way to declare what crosses the boundary, and the one way to read it and to write it on the host.
 
 /// Declares a record: `repr(C)`, without padding on either side, only plain old data within.
 ///
@@ -43,4 +43,13 @@ pub fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
         // SAFETY: the length was checked; T is Pod, so every bit pattern is a value.
         unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
     })
+}
+
+/// The bytes of a record, as a kernel program lays them.
+#[cfg(not(target_arch = "bpf"))]
+#[expect(unsafe_code, reason = "the one look at a record as bytes")]
+pub fn bytes<T: aya::Pod>(record: &T) -> &[u8] {
+    let at = core::ptr::from_ref(record).cast::<u8>();
+    // SAFETY: they are initialised and as many, for T is Pod and has no padding; they live as long as the record.
+    unsafe { core::slice::from_raw_parts(at, size_of::<T>()) }
 }

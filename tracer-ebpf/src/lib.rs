@@ -43,4 +43,4 @@ mod skb;
 mod task;
 
 #[cfg(not(target_arch = "bpf"))]
-pub use abi::read;
+pub use abi::{bytes, read};

@@ -10,42 +10,13 @@ use domain::{
     rdata::A,
 };
 
+#[path = "../../../../tests/support/damage.rs"]
+mod damage;
 mod recipes;
 
-pub(in crate::correlate) use self::recipes::wire;
-
-/// Marsaglia's xorshift64: the same damage on every run.
-pub(in crate::correlate) struct Xorshift(pub(in crate::correlate) u64);
+pub(in crate::correlate) use self::{damage::Xorshift, recipes::wire};
 
 impl Xorshift {
-    /// Next number below `bound`, which is above 0.
-    pub(in crate::correlate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 16).unwrap() % bound
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
-
-    /// Flips, overwrites, cuts out, doubles or appends, one to four times.
-    pub(in crate::correlate) fn damage(&mut self, wire: &mut Vec<u8>) {
-        const TELLING: [u8; 8] = [0, 1, 12, 63, 64, 0x80, 0xc0, 0xff];
-        for _ in 0..=self.below(4) {
-            let at = self.below(wire.len().max(1));
-            let to = (at + self.below(8)).min(wire.len());
-            match (self.below(5), wire.get_mut(at)) {
-                (0, Some(byte)) => *byte ^= 1 << self.below(8),
-                (1, Some(byte)) => *byte = TELLING[self.below(8)],
-                (2, Some(_)) => drop(wire.drain(at..to)),
-                (3, Some(_)) => wire.extend_from_within(at..to),
-                _ => wire.push(self.byte()),
-            }
-        }
-    }
-
     fn name(&mut self) -> Name<Vec<u8>> {
         let mut wire = Vec::new();
         for _ in 0..self.below(7) {
