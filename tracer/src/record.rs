@@ -3,6 +3,7 @@
 //!
 //! Knows the model alone: neither where events come from, nor what becomes of them.
 
+mod batches;
 mod changes;
 mod column;
 mod decode;

@@ -7,9 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-
 use super::{
+    batches::Batches,
     decode::Decoder,
     event::Recorded,
     segment::{self, Table},
@@ -143,7 +142,7 @@ pub struct Stream {
 #[derive(Debug)]
 struct Open {
     segment: Segment,
-    reader: ParquetRecordBatchReader,
+    batches: Batches,
     batch: Option<Decoder>,
 }
 
@@ -185,7 +184,7 @@ impl Stream {
     /// How many events it has, those that are missing among them.
     pub fn events(&self) -> u64 {
         let spans = self.segments.iter().map(|segment| segment.span);
-        spans.map(|span| span.next - span.first).sum()
+        spans.map(|span| span.next.saturating_sub(span.first)).sum()
     }
 
     /// The next event of the segment that is open; `None` when it is over.
@@ -199,7 +198,7 @@ impl Stream {
                 self.missing += batch.unknown;
                 open.batch = None;
             }
-            match open.reader.next()? {
+            match open.batches.next()? {
                 Ok(batch) => open.batch = Some(Decoder::new(&batch)),
                 Err(error) => {
                     self.warnings.push(format!(
@@ -215,20 +214,17 @@ impl Stream {
     /// Opens the next segment that can be opened; whether there is one.
     fn open_next(&mut self) -> bool {
         while let Some(segment) = self.segments.pop_front() {
-            let reader = segment::open(&segment.path).and_then(|found| {
-                let (_, reader) = found.ok_or(segment::Error::NoSegment)?;
-                let filled = segment::filled(reader.metadata());
-                Ok(reader
-                    .with_projection(filled)
-                    .with_batch_size(BATCH)
-                    .build()?)
+            let batches = segment::open(&segment.path).and_then(|found| {
+                let (_, file) = found.ok_or(segment::Error::NoSegment)?;
+                let filled = segment::filled(file.metadata());
+                Batches::of(file.with_projection(filled).with_batch_size(BATCH))
             });
-            match reader {
-                Ok(reader) => {
+            match batches {
+                Ok(batches) => {
                     self.whole = self.next == Some(segment.span.first);
                     self.open = Some(Open {
                         segment,
-                        reader,
+                        batches,
                         batch: None,
                     });
                     return true;
@@ -266,7 +262,7 @@ impl Iterator for Stream {
             if let Some(seq) = seq {
                 let expected = self.next.unwrap_or(seq);
                 self.missing += seq.saturating_sub(expected);
-                self.next = Some(seq + 1);
+                self.next = Some(seq.saturating_add(1));
             } else if self.whole {
                 continue;
             }

@@ -8,8 +8,9 @@ use std::{
 };
 
 use arrow_array::RecordBatch;
+use arrow_schema::ArrowError;
 use parquet::{
-    arrow::{ArrowWriter, ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder},
+    arrow::{ArrowWriter, ProjectionMask},
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{
@@ -20,10 +21,11 @@ use parquet::{
     schema::types::ColumnPath,
 };
 
-use crate::{
-    model::WallNs,
-    record::session::{SCHEMA, Session, Span, key},
+use super::{
+    batches::{self, Batches, Opened},
+    session::{SCHEMA, Session, Span, key},
 };
+use crate::model::WallNs;
 
 /// Rows of one row group: what a reader holds in memory at once.
 const GROUP_ROWS: usize = 256 << 10;
@@ -93,6 +95,10 @@ pub(super) enum Error {
     Io(#[from] io::Error),
     #[error(transparent)]
     Parquet(#[from] ParquetError),
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    #[error("{0}")]
+    Corrupt(String),
     #[error("metadata that make no sense")]
     Metadata(#[from] serde_json::Error),
     #[error("it is no segment")]
@@ -178,10 +184,8 @@ pub(super) struct Footer {
 
 /// A file that was opened, and what its metadata say; `None` where they say nothing, for it is no
 /// segment.
-pub(super) fn open(
-    path: &Path,
-) -> Result<Option<(Footer, ParquetRecordBatchReaderBuilder<File>)>, Error> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+pub(super) fn open(path: &Path) -> Result<Option<(Footer, Opened)>, Error> {
+    let reader = batches::open(path)?;
     let metadata = reader.metadata().file_metadata().key_value_metadata();
     let value = |key: &str| {
         let found = metadata?.iter().find(|value| value.key == key)?;
@@ -234,11 +238,10 @@ pub(super) fn merge(dir: &Path, session: &Session, files: &[PathBuf]) -> Result<
         whole.next = footer.span.next;
         whole.ends = footer.span.ends;
         whole.last = footer.span.last;
-        readers.push(reader.build()?);
+        readers.push(Batches::of(reader)?);
     }
     let Some(span) = span else { return Ok(()) };
     let batches = readers.into_iter().flatten();
-    let batches = batches.map(|batch| batch.map_err(|error| ParquetError::from(error).into()));
     // Not the name of the first one: it is to be there until all are removed.
     let name = format!(
         "{}-to-{:015}",

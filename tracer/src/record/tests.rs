@@ -550,6 +550,27 @@ fn a_segment_that_is_cut_short_costs_what_it_held_and_no_more() {
 }
 
 #[test]
+fn a_byte_that_is_wrong_is_told_where_it_makes_no_sense_and_panics_nowhere() {
+    let scratch = Scratch::new();
+    let path = scratch.segment(0, 200, true);
+    let whole = fs::read(&path).unwrap();
+    let mut told = 0;
+    // The first columns: most of the others are void and not read.
+    for at in 0..256 {
+        for wrong in [0, 0x7f, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] = wrong;
+            fs::write(&path, bytes).unwrap();
+            let (_, warnings) = scratch.read();
+            let remedied = |line: &String| line.ends_with("copy it again") && !line.contains('\n');
+            assert!(warnings.iter().all(remedied), "{at}: {warnings:?}");
+            told += warnings.len();
+        }
+    }
+    assert!(told > 200, "{told}");
+}
+
+#[test]
 fn a_segment_of_a_newer_tracer_is_passed_over() {
     let scratch = Scratch::new();
     scratch.segment(0, 10, true);
