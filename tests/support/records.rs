@@ -1,9 +1,12 @@
-//! Any bytes as the kernel's records: what decoder, correlator and reports make of them.
+//! Any bytes as the kernel's records: what decoder, correlator, reports, redaction and captures make of them.
 
 use bytes::Bytes;
 use tracer::correlate::{Correlator, Settings};
+use tracer::export::{Capture, Pcapng, Section};
 use tracer::model::{Event, Fact, KtimeNs, Named, Row, Trace, WallNs};
 use tracer::probes::Decoder;
+use tracer::record::{Asked, Recorded, Session};
+use tracer::redact::{Redact, Redactor};
 use tracer::report::{Format, Zone, row, summary};
 use tracer_ebpf::config::Offsets;
 
@@ -42,6 +45,7 @@ pub(crate) fn tell(bytes: &[u8]) -> Told {
         paths: true,
         ..Settings::default()
     });
+    let mut given = Given::new();
     let (mut told, mut rows) = (Told::default(), Vec::new());
     let mut now = KtimeNs(0);
     let mut rest = &batch[..];
@@ -63,6 +67,7 @@ pub(crate) fn tell(bytes: &[u8]) -> Told {
                 Fact::SocketIo(_) => 2,
                 Fact::Insert(_) => 3,
             }] += 1;
+            given.away(fact);
             correlator.apply(Event::Fact(fact), &mut rows);
         };
         // As a stream does, which hands over the later sights when their time has come.
@@ -81,6 +86,55 @@ pub(crate) fn tell(bytes: &[u8]) -> Told {
     correlator.finish(&mut rows);
     told.rows = printed(&rows);
     told
+}
+
+/// What is given away of facts: themselves, redacted, and packets as captures.
+struct Given {
+    redactor: Redactor,
+    capture: Pcapng<Vec<u8>>,
+}
+
+impl Given {
+    fn new() -> Self {
+        let what = Redact {
+            names: true,
+            addresses: true,
+        };
+        let mut redactor = Redactor::new(what, b"key");
+        redactor.session(&Session {
+            asked: Asked {
+                dns_ports: vec![53],
+                ..Asked::default()
+            },
+            ..Session::default()
+        });
+        let section = Section {
+            machine: "",
+            system: "",
+            program: "",
+            comment: "",
+        };
+        let mut capture = Pcapng::new(Vec::new(), &section).expect("memory takes it");
+        capture.interface("eth0", "").expect("memory takes it");
+        Self { redactor, capture }
+    }
+
+    fn away(&mut self, fact: &Fact) {
+        let Recorded::Fact(other) = self.redactor.event(Recorded::Fact(fact.clone())) else {
+            panic!("a fact stays one");
+        };
+        let (Fact::Packet(packet), Fact::Packet(other)) = (fact, other) else {
+            return;
+        };
+        let lens = [packet, &other].map(|packet| [packet.headers.len(), packet.payload.len()]);
+        assert_eq!(lens[0], lens[1]);
+        let capture = Capture {
+            packet: &other,
+            wall: WallNs(1_790_000_000_000_000_000),
+            comments: &[],
+        };
+        self.capture.packet(0, &capture).expect("memory takes it");
+    }
 }
 
 /// Each row as JSON and as text; what they add up to is printed too, and thrown away.
