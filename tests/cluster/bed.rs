@@ -213,13 +213,15 @@ impl Cluster {
         command
     }
 
-    /// Pods by name; `selector` is kubectl's, options and all.
+    /// Pods by name, less those that are to go, which may be listed long after; `selector` is kubectl's, options and
+    /// all.
     pub(crate) fn pods(&self, selector: &str) -> BTreeMap<String, Pod> {
         let listed = self.kubectl(&format!("get pods {selector} -o json"));
         let listed: Value = serde_json::from_str(&listed).expect("kubectl prints JSON");
         let items = listed["items"].as_array().expect("it is a list");
         let pods: BTreeMap<_, _> = items
             .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
             .map(pod)
             .map(|pod| (pod.name.clone(), pod))
             .collect();
