@@ -67,7 +67,10 @@ fn a_name_asked_by_a_pod_shows_its_container_and_the_coredns_that_answered() {
     let client = cluster.client("n1");
     let coredns = cluster.pods("-n kube-system -l k8s-app=kube-dns");
     let web = cluster.kubectl("get service -n shop web -o jsonpath={.spec.clusterIP}");
-    let tracer = Tracer::start_by(cluster.tracer_on("n1"), "--no-api --dns");
+    let tracer = Tracer::start_by(
+        cluster.tracer_on("n1"),
+        "--no-api --names-file /nowhere --dns",
+    );
     let name = "web.shop.svc.cluster.local";
     for _ in 0..20 {
         let said = cluster.kubectl(&format!(
@@ -106,7 +109,10 @@ fn a_connection_shows_the_pod_that_says_it_served_it() {
     let cluster = Cluster::up();
     let client = cluster.client("n1");
     let web = cluster.pods("-n shop -l app=web");
-    let tracer = Tracer::start_by(cluster.tracer_on("n1"), "--no-api --connections");
+    let tracer = Tracer::start_by(
+        cluster.tracer_on("n1"),
+        "--no-api --names-file /nowhere --connections",
+    );
     let mut served = Vec::new();
     for _ in 0..20 {
         let said = cluster.kubectl(&format!(
