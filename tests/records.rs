@@ -27,6 +27,8 @@ const CLIENT: End = ([10, 244, 0, 11], 40_000);
 const VIP: End = ([10, 96, 0, 10], 53);
 const SERVER: End = ([10, 244, 0, 21], 53);
 const NODE: End = ([192, 0, 2, 1], 4789);
+/// A Service without endpoints.
+const NOBODY: End = ([10, 96, 0, 12], 53);
 const OTHER_NODE: End = ([192, 0, 2, 2], 4789);
 
 const UDP: u8 = 17;
@@ -36,8 +38,26 @@ const ICMP: u8 = 1;
 const ESTABLISHED: u8 = 1;
 const CLOSED: u8 = 7;
 
+/// The process of the server, of which sockets tell too.
+const COREDNS: u32 = 53;
+
 fn words(address: [u8; 4]) -> [u32; 4] {
     [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)]
+}
+
+/// The length of a few bytes.
+fn len(bytes: &[u8]) -> u16 {
+    u16::try_from(bytes.len()).expect("they are few")
+}
+
+/// The address of the packet first seen at a time.
+fn skb(at: u64) -> u64 {
+    0xffff_8880_0000_1000 + at / 1000 * 256
+}
+
+/// The address of a process's socket.
+fn sock(pid: u32) -> u64 {
+    0xffff_8880_0000_0040 + u64::from(pid)
 }
 
 /// A packet seen at a time in a namespace.
@@ -47,7 +67,7 @@ fn seen(at: u64, netns: u32, place: u8, protocol: u8, [from, to]: [End; 2]) -> P
         captured: 0,
         skip: 0,
         ktime_ns: at,
-        skb: 0xffff_8880_0000_1000 + at / 1000 * 256,
+        skb: skb(at),
         addresses: [words(from.0), words(to.0)],
         netns,
         ifindex: 2,
@@ -69,7 +89,7 @@ fn seen(at: u64, netns: u32, place: u8, protocol: u8, [from, to]: [End; 2]) -> P
 
 /// A packet's record: its parts, payload, and further places.
 fn laid(mut packet: Packet, parts: &[&[u8]], payload: &[u8], passes: &[Vec<u8>]) -> Vec<u8> {
-    packet.captured = u16::try_from(payload.len()).expect("it is a short one");
+    packet.captured = len(payload);
     if packet.payload_len == 0 {
         packet.payload_len = u32::from(packet.captured - packet.skip);
     }
@@ -106,7 +126,6 @@ fn translated() -> Vec<u8> {
 
 /// A packet of that process, or one that is forwarded.
 fn origin(pid: Option<u32>) -> Origin {
-    let sock = |pid| 0xffff_8880_0000_0040 + u64::from(pid);
     Origin {
         sock: pid.map_or(0, sock),
         cgroup: 77,
@@ -155,48 +174,44 @@ fn answer() -> Vec<u8> {
 
 /// A query as TCP carries it: RFC 7766, section 8.
 fn framed_query() -> Vec<u8> {
-    let len = u16::try_from(query().len()).expect("it is a short one");
-    [&len.to_be_bytes()[..], &query()].concat()
+    let query = query();
+    [&len(&query).to_be_bytes()[..], &query].concat()
 }
 
 const fn micros(at: u64) -> u64 {
     9_000_000_000 + at * 1000
 }
 
+/// A datagram of a process on its way from one namespace through the node, where its ends change, to another; with
+/// those parts it is received there.
+fn passing(
+    at: u64,
+    [from, to]: [u32; 2],
+    [before, after]: [[End; 2]; 2],
+    pid: u32,
+    message: &[u8],
+    parts: u8,
+) -> Vec<u8> {
+    let mut packet = seen(micros(at), from, place::QUEUED, UDP, before);
+    packet.parts = part::ORIGIN;
+    let turned = [translated(), beginning(after)].concat();
+    let is_turned = pass::CONNTRACK | pass::TURNED;
+    let passes = [
+        further(micros(at + 2), 9, place::RECEIVED, 0, &[]),
+        further(micros(at + 4), 9, place::QUEUED, is_turned, &turned),
+        further(micros(at + 6), to, place::RECEIVED, parts, &[]),
+    ];
+    laid(packet, &[bytes(&origin(Some(pid)))], message, &passes)
+}
+
 /// From the client through the node, where it is translated, to the server, and back.
 fn exchange() -> Vec<Vec<u8>> {
-    let mut there = seen(micros(0), 1, place::QUEUED, UDP, [CLIENT, VIP]);
-    there.parts = part::ORIGIN;
-    let turned = [translated(), beginning([CLIENT, SERVER])].concat();
-    let passes = [
-        further(micros(2), 9, place::RECEIVED, 0, &[]),
-        further(
-            micros(4),
-            9,
-            place::QUEUED,
-            pass::CONNTRACK | pass::TURNED,
-            &turned,
-        ),
-        further(micros(6), 2, place::RECEIVED, 0, &[]),
-    ];
-    let query = laid(there, &[bytes(&origin(Some(4242)))], &query(), &passes);
-    let mut back = seen(micros(90), 2, place::QUEUED, UDP, [SERVER, CLIENT]);
-    back.parts = part::ORIGIN;
-    let turned = [translated(), beginning([VIP, CLIENT])].concat();
-    let passes = [
-        further(micros(92), 9, place::RECEIVED, 0, &[]),
-        further(
-            micros(94),
-            9,
-            place::QUEUED,
-            pass::CONNTRACK | pass::TURNED,
-            &turned,
-        ),
-        further(micros(96), 1, place::RECEIVED, pass::SAME_CONNTRACK, &[]),
-    ];
+    let there = [[CLIENT, VIP], [CLIENT, SERVER]];
+    let back = [[SERVER, CLIENT], [VIP, CLIENT]];
+    let same = pass::SAME_CONNTRACK;
     vec![
-        query,
-        laid(back, &[bytes(&origin(Some(53)))], &answer(), &passes),
+        passing(0, [1, 2], there, 4242, &query(), 0),
+        passing(90, [2, 1], back, COREDNS, &answer(), same),
     ]
 }
 
@@ -210,14 +225,8 @@ fn failures() -> Vec<Vec<u8>> {
     let mut packet = beginning([CLIENT, SERVER])[..28].to_vec();
     packet.extend(query());
     let (entry, origin) = (translated(), origin(None));
-    let query_seen = seen(
-        micros(1000),
-        1,
-        place::QUEUED,
-        UDP,
-        [CLIENT, ([10, 96, 0, 12], 53)],
-    );
-    let quoted = [CLIENT, ([10, 96, 0, 12], 53)];
+    let quoted = [CLIENT, NOBODY];
+    let query_seen = seen(micros(1000), 1, place::QUEUED, UDP, quoted);
     let mut error = seen(micros(1010), 1, place::RECEIVED, ICMP, [NODE, CLIENT]);
     error.sport = [3, 3];
     let mut quote = beginning(quoted)[..28].to_vec();
@@ -279,7 +288,7 @@ fn segments() -> Vec<Vec<u8>> {
 fn headers() -> Vec<Vec<u8>> {
     let with = |at, protocol, ends, header: &[u8], payload: &[u8]| {
         let mut packet = seen(micros(at), 1, place::QUEUED, protocol, ends);
-        packet.skip = u16::try_from(header.len()).expect("it is a short one");
+        packet.skip = len(header);
         (packet, [header, payload].concat())
     };
     let whole = |(packet, bytes): (Packet, Vec<u8>)| laid(packet, &[], &bytes, &[]);
@@ -341,11 +350,11 @@ fn sockets() -> Vec<Vec<u8>> {
             kind: kind::SOCKET_IO,
             netns: 2,
             ktime_ns: micros(at),
-            sock: 0xffff_8880_0000_0040 + 53,
+            sock: sock(COREDNS),
             skb,
             comm: *b"coredns\0\0\0\0\0\0\0\0\0",
-            pid: 53,
-            tid: 54,
+            pid: COREDNS,
+            tid: COREDNS + 1,
             amount: 40,
             queued: 1,
             sport: SERVER.1.to_be_bytes(),
@@ -361,7 +370,7 @@ fn sockets() -> Vec<Vec<u8>> {
             kind: kind::CONNTRACK,
             netns: 9,
             ktime_ns: micros(at),
-            skb: 0xffff_8880_0000_1000 + micros(0) / 1000 * 256,
+            skb: skb(micros(0)),
             own,
             other: own,
             event,
@@ -369,9 +378,8 @@ fn sockets() -> Vec<Vec<u8>> {
         })
         .to_vec()
     };
-    let skb = 0xffff_8880_0000_1000 + micros(0) / 1000 * 256;
     let events = [
-        passed(7, io::DELIVERED, skb),
+        passed(7, io::DELIVERED, skb(micros(0))),
         passed(20, io::READ, 0),
         passed(89, io::SENT, 0),
     ];
@@ -426,10 +434,9 @@ fn data() -> PathBuf {
 
 /// Each record after its length.
 fn framed(records: &[Vec<u8>]) -> Vec<u8> {
-    let each = records.iter().map(|record| {
-        let len = u16::try_from(record.len().min(0xffff)).expect("it fits");
-        [&len.to_le_bytes()[..], &record[..usize::from(len)]].concat()
-    });
+    let each = records
+        .iter()
+        .map(|record| [&len(record).to_le_bytes()[..], record].concat());
     each.collect::<Vec<_>>().concat()
 }
 

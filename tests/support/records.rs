@@ -19,7 +19,12 @@ pub(crate) struct Told {
     pub(crate) rows: Vec<String>,
 }
 
-/// Where the members of a conntrack entry lie in the records of [`super`].
+/// Wall-clock time of all that happens.
+const WALL: WallNs = WallNs(1_790_000_000_000_000_000);
+/// After so many nanoseconds what is left open is over.
+const MINUTE: u64 = 60_000_000_000;
+
+/// Where the members of a conntrack entry lie in the records of tests/records.rs.
 fn offsets() -> Offsets {
     Offsets {
         ct_tuplehash: 16,
@@ -56,7 +61,7 @@ pub(crate) fn tell(bytes: &[u8]) -> Told {
         let times = Decoder::times(record);
         // Records come in order of time; they are not if the clock of one is wrong.
         now = times.last().copied().unwrap_or(now);
-        let wall = WallNs(1_790_000_000_000_000_000);
+        let wall = WALL;
         correlator.apply(Event::Tick { ktime: now, wall }, &mut rows);
         let mut taken = 0;
         let mut take = |fact: &Fact| {
@@ -80,8 +85,8 @@ pub(crate) fn tell(bytes: &[u8]) -> Told {
             assert_eq!(taken, times.len().max(1));
         }
     }
-    let later = KtimeNs(now.0.saturating_add(60_000_000_000));
-    let wall = WallNs(1_790_000_060_000_000_000);
+    let later = KtimeNs(now.0.saturating_add(MINUTE));
+    let wall = WallNs(WALL.0 + MINUTE.cast_signed());
     correlator.apply(Event::Tick { ktime: later, wall }, &mut rows);
     correlator.finish(&mut rows);
     told.rows = printed(&rows);
@@ -130,7 +135,7 @@ impl Given {
         assert_eq!(lens[0], lens[1]);
         let capture = Capture {
             packet: &other,
-            wall: WallNs(1_790_000_000_000_000_000),
+            wall: WALL,
             comments: &[],
         };
         self.capture.packet(0, &capture).expect("memory takes it");
@@ -143,17 +148,18 @@ fn printed(rows: &[Row]) -> Vec<String> {
         colour: false,
         zone: Zone::Utc,
     };
+    let formats = [Format::Json, text];
     let (mut trace, named) = (Trace::default(), Named::default());
     let lines = rows.iter().map(|one| {
         trace.add(one, &named);
         let mut out = Vec::new();
-        for format in [Format::Json, text] {
+        for format in formats {
             row(format, one, &named, &mut out).expect("memory takes it");
         }
         String::from_utf8(out).expect("lines are text")
     });
     let lines = lines.collect();
-    for format in [Format::Json, text] {
+    for format in formats {
         summary(format, &trace, 60.0, &[], &mut Vec::new()).expect("memory takes it");
     }
     lines

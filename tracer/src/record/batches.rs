@@ -23,7 +23,7 @@ pub(super) type Opened = ParquetRecordBatchReaderBuilder<File>;
 /// It cannot be opened, or is no whole Parquet.
 pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let file = File::open(path)?;
-    Ok(guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))??)
+    guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))
 }
 
 /// The rows of a file, some at a time; after an error there are no more.
@@ -34,7 +34,7 @@ impl Batches {
     /// # Errors
     /// The metadata contradict themselves.
     pub(super) fn of(file: Opened) -> Result<Self, Error> {
-        Ok(Self(Some(guarded(|| file.build())??)))
+        Ok(Self(Some(guarded(|| file.build())?)))
     }
 }
 
@@ -43,19 +43,19 @@ impl Iterator for Batches {
 
     fn next(&mut self) -> Option<Self::Item> {
         let reader = self.0.as_mut()?;
-        let batch = match guarded(|| reader.next()) {
-            Ok(batch) => batch?.map_err(Error::from),
-            Err(panicked) => Err(panicked),
-        };
-        if batch.is_err() {
+        let batch = guarded(|| reader.next().transpose()).transpose();
+        if let Some(Err(_)) = batch {
             self.0 = None;
         }
-        Some(batch)
+        batch
     }
 }
 
-/// What `read` gives, or what it panicked with; of a panic nothing is printed.
-fn guarded<T>(read: impl FnOnce() -> T) -> Result<T, Error> {
+/// What `read` gives; where it panics, the error that says so, and nothing is printed of it.
+fn guarded<T, E>(read: impl FnOnce() -> Result<T, E>) -> Result<T, Error>
+where
+    Error: From<E>,
+{
     static HOOK: Once = Once::new();
     thread_local! {
         static READS: Cell<bool> = const { Cell::new(false) };
@@ -72,7 +72,7 @@ fn guarded<T>(read: impl FnOnce() -> T) -> Result<T, Error> {
     // What was being read is not read on.
     let result = panic::catch_unwind(AssertUnwindSafe(read));
     READS.set(false);
-    result.map_err(|panic| Error::Corrupt(words(&*panic)))
+    Ok(result.map_err(|panic| Error::Corrupt(words(&*panic)))??)
 }
 
 /// The first line of what a panic says.
@@ -89,14 +89,20 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_reader_is_an_error_of_one_line() {
-        let told = |read: fn() -> u8| guarded(read).map_err(|error| error.to_string());
+        let told = |read: fn() -> u8| {
+            guarded(|| Ok::<_, Error>(read())).map_err(|error| error.to_string())
+        };
         let values = [1, 2];
         assert_eq!(told(|| 7), Ok(7));
         assert_eq!(
             told(|| panic!("out of bounds")),
             Err("out of bounds".to_owned())
         );
-        let asserted = guarded(|| assert_eq!(values[0], values[1], "must be equal")).unwrap_err();
+        let unequal = || -> Result<(), Error> {
+            assert_eq!(values[0], values[1], "must be equal");
+            Ok(())
+        };
+        let asserted = guarded(unequal).unwrap_err();
         assert_eq!(
             asserted.to_string(),
             "assertion `left == right` failed: must be equal"
